@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .database import Database
 from .digest import Digest, Key
@@ -33,8 +32,7 @@ _FRESH = 3600
 _USED_AFTER = "min(used, ?) > ?"
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """The artifact that a key produced.
 
     `artifact` is the digest that identifies it. `refs` are the digests of everything that must

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -89,7 +88,7 @@ def deploy(console: Console, /, dry_run: bool, ignore_load_errors: bool, **optio
     def targets() -> Iterator[Target]:
         for workspace, own in settings_of_each(console, workspaces, settings_in):
             # A dry run contacts no registry.
-            own = replace(own, registries=Registries()) if dry_run else own
+            own = own._replace(registries=Registries()) if dry_run else own
             reporter = OfFile(console, workspace.file) if chosen.recursive else console
             plan = FilePlan(Session(own, stores, read_only=dry_run, reporter=reporter), workspace)
             try:

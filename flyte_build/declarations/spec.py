@@ -7,8 +7,6 @@ only configures its execution.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from .interface import Interface
@@ -26,8 +24,7 @@ def completed(interface: JsonObject, inputs: Mapping[str, Json]) -> dict[str, Js
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class SemanticSpec:
+class SemanticSpec(NamedTuple):
     """The part of a task's spec that decides its result, together with its code and its inputs.
 
     `name` is the task's full name, `function` its function's. `interface_document` is its interface
@@ -42,7 +39,7 @@ class SemanticSpec:
     env_vars: Mapping[str, str]
     image: Json
 
-    @cached_property
+    @property
     def interface(self) -> Interface:
         """The task's inputs and outputs."""
         return Interface.from_document(self.interface_document)
@@ -67,8 +64,7 @@ class OperationalSpec(NamedTuple):
     deadline: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskSpec:
+class TaskSpec(NamedTuple):
     """Spec of one task.
 
     `module` and `variable` locate the task: the module that defines it (None if unknown), and the
@@ -153,11 +149,11 @@ class TaskSpec:
         """Return this spec with the given environment variables, image and operational fields."""
         semantic = self.semantic
         if env_vars is not None:
-            semantic = replace(semantic, env_vars=env_vars)
+            semantic = semantic._replace(env_vars=env_vars)
         if image is not None:
-            semantic = replace(semantic, image=image)
+            semantic = semantic._replace(image=image)
         own = self.operational._replace(**operational)
-        return replace(self, semantic=semantic, operational=own)
+        return self._replace(semantic=semantic, operational=own)
 
 
 class EnvironmentSpec(NamedTuple):

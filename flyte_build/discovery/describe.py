@@ -6,7 +6,6 @@ import os
 import stat
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from importlib.machinery import EXTENSION_SUFFIXES
 from types import ModuleType
 from typing import Any
@@ -183,8 +182,8 @@ def _found_again(task: Task[..., Any], main: ModuleType, root: str) -> TaskSpec:
     for module in (main, sys.modules.get(task.func.__module__)):
         for name, value in vars(module).items() if module else ():
             if value is task:
-                return replace(spec, module=module.__name__ if module else "", variable=name)
-    return replace(spec, module=task.func.__module__, variable="")
+                return spec._replace(module=module.__name__ if module else "", variable=name)
+    return spec._replace(module=task.func.__module__, variable="")
 
 
 def _seen(

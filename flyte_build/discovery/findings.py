@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from flyte_build.declarations.spec import EnvironmentSpec, JsonObject, TaskSpec
-from flyte_build.workspace.workspace import Workspace
+from flyte_build.workspace.workspace import Workspace, inner_first
 
 
 class Findings:
@@ -49,5 +49,5 @@ class Findings:
             found["module"],
             tuple(found["roots"]),
             tuple(found["last"]),
-            found["beside"],
+            inner_first(found["beside"]),
         )

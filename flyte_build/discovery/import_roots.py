@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from flyte_build.workspace.import_hooks import is_own, is_stdlib
-from flyte_build.workspace.workspace import BESIDE, Workspace
+from flyte_build.workspace.workspace import BESIDE, Workspace, inner_first
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def named(workspace: Workspace, path: Sequence[str]) -> Workspace:
             and not os.path.exists(f"{folder}/__init__.py")
             and all(part.isidentifier() for part in parts)
         ):
-            return replace(workspace, module=".".join(parts))
+            return workspace._replace(module=".".join(parts))
     return workspace
 
 
@@ -113,11 +113,10 @@ def with_roots(
     last += [places.of_package(*each) for each in sorted(found.mapped.items(), key=_name)]
     last += [*workspace.last, *map(places.of, ends)]
     roots = list(dict.fromkeys(roots))
-    workspace = replace(
-        workspace,
+    workspace = workspace._replace(
         roots=tuple(roots),
         last=tuple(root for root in dict.fromkeys(last) if root not in roots),
-        beside=places.beside,
+        beside=inner_first(places.beside),
     )
     return workspace, dict(_in_tree(workspace, found.modules))
 

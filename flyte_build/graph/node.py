@@ -10,9 +10,8 @@ overrides `look_up`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.encoding import Value, key
@@ -108,8 +107,7 @@ class Made:
 LOCAL = "local"
 
 
-@dataclass(eq=False)
-class Outcome:
+class Outcome(NamedTuple):
     """Result of resolving a node: `state` is `cached`, `made` or `missing`.
 
     `seconds` include those of its `children`: the outcomes of nodes that were resolved while it was
@@ -122,7 +120,7 @@ class Outcome:
     key: Key | None
     why: str = ""
     seconds: float = 0.0
-    children: list[Outcome] = field(default_factory=list)
+    children: Sequence[Outcome] = ()
     place: str = LOCAL
 
     @property

@@ -123,7 +123,7 @@ class Resolver:
             needs = ", ".join(
                 need.kind for need in node.needs if self.outcomes[need].record is None
             )
-            self._add(Outcome(node, "missing", None, None, f"{needs} must be made first", 0.0, []))
+            self._add(Outcome(node, "missing", None, None, f"{needs} must be made first"))
             done(node)
             return None
         found = node.look_up(self._memory, self.outcomes)
@@ -131,7 +131,7 @@ class Resolver:
             seconds = time.perf_counter() - began
             if not self._read_only:
                 self._memory.set_last(node.label, found.record.key)
-            self._add(Outcome(node, "cached", found.record, found.record.key, "", seconds, []))
+            self._add(Outcome(node, "cached", found.record, found.record.key, "", seconds))
             done(node)
             return None
         if found.record:
@@ -148,14 +148,13 @@ class Resolver:
                         wanted,
                         found.why,
                         time.perf_counter() - began,
-                        [],
-                        holder.place,
+                        place=holder.place,
                     )
                 )
                 done(node)
                 return None
             self._add(
-                Outcome(node, "missing", None, wanted, found.why, time.perf_counter() - began, [])
+                Outcome(node, "missing", None, wanted, found.why, time.perf_counter() - began)
             )
             done(node)
             return None
@@ -175,8 +174,7 @@ class Resolver:
                     made.record.key,
                     found.why,
                     found.seconds + seconds,
-                    [],
-                    made.place,
+                    place=made.place,
                 )
             )
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.images.image_choice import ImageChoice
@@ -67,7 +66,7 @@ def child_call(parent: Call, request: ChildRequest) -> Call:
     """Return the call of a child, which has the code and the options of its parent."""
     return parent._replace(
         task=request.task,
-        workspace=replace(parent.workspace, module=request.task.module or ""),
+        workspace=parent.workspace._replace(module=request.task.module or ""),
         variable=request.task.variable or "",
         inputs=request.inputs,
         context=request.context,

@@ -76,7 +76,6 @@ class ContainerImages:
                     known.key,
                     "",
                     time.perf_counter() - began,
-                    [],
                 )
                 self.outcomes.append(outcome)
                 self._session.reporter.node_resolved(outcome)

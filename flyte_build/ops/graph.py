@@ -17,12 +17,13 @@ def survey(plan: FilePlan) -> list[Outcome]:
     Dependencies come first. Packs are included if the file's tree is known.
     """
     outcomes = plan.resolve(*plan.environments())
-    if outcomes[plan.tree].artifact is not None:
-        packs = Resolver(plan.session.cache.records, read_only=True).resolve(
-            plan.bundle.packs(nothing_to_write)
-        )
-        outcomes[plan.bundle].children[:] = packs.values()
-    return plan.outcomes
+    if outcomes[plan.tree].artifact is None:
+        return plan.outcomes
+    packs = Resolver(plan.session.cache.records, read_only=True).resolve(
+        plan.bundle.packs(nothing_to_write)
+    )
+    bundle = outcomes[plan.bundle]._replace(children=[*packs.values()])
+    return [bundle if each.node is plan.bundle else each for each in plan.outcomes]
 
 
 def size_of(plan: FilePlan, outcome: Outcome) -> int | None:

@@ -248,7 +248,7 @@ class FilePlan:
             if not self._remote.fetch(
                 outcome.key, lambda artifact: self.bundle.accept(artifact, inputs)
             ):
-                outcome.state = "missing"
+                return outcome._replace(state="missing")
         return outcome
 
     def shareable(self) -> list[Record]:

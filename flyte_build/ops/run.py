@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,6 @@ from flyte_build.runner.controller.run import Finished, carry_out, refuse_missin
 from flyte_build.values.type import Wires
 from flyte_build.workspace.workspace import Workspace, current_folder
 
-from .engines import Engines
-from .environments import PreparedEnvironments
 from .prepare import FilePlan
 from .session import Session
 
@@ -29,6 +26,7 @@ if TYPE_CHECKING:
     from flyte_build.runner.worker.spawn import Worker
 
     from .child_places import RunPlaces
+    from .environments import PreparedEnvironments
 
 _ATTEMPTS = 3  # To prepare a project whose files are edited meanwhile.
 
@@ -52,7 +50,7 @@ def run_task(
         from flyte_build.runner.worker.execute import load_task
 
         call = _call(plan, variable, inputs, override)
-        here = replace(plan.workspace, module=call.workspace.module)
+        here = plan.workspace._replace(module=call.workspace.module)
         # Modules are searched for here last, as in discovery.
         current = current_folder()
         sys.path[:] = dict.fromkeys(
@@ -65,13 +63,13 @@ def run_task(
 def _call(plan: FilePlan, variable: str, inputs: Wires, override: TaskSpec | None) -> Call:
     task = plan.discovery.task(variable)
     if override:
-        semantic = replace(task.semantic, env_vars=override.semantic.env_vars)
-        task = replace(task, semantic=semantic, operational=override.operational)
+        semantic = task.semantic._replace(env_vars=override.semantic.env_vars)
+        task = task._replace(semantic=semantic, operational=override.operational)
     workspace = plan.discovery.workspace
     module, _, variable = variable.rpartition(":")
     return Call(
         task=task.change(image=plan.image(task.semantic.image).value),
-        workspace=replace(workspace, module=module or workspace.module),
+        workspace=workspace._replace(module=module or workspace.module),
         variable=variable,
         inputs=inputs,
         run=plan.session.settings.run,
@@ -100,6 +98,8 @@ def _resolve(
 
     Raises `FileUnstable` if files are still edited during the last attempt.
     """
+    from .environments import PreparedEnvironments
+
     environments = PreparedEnvironments(
         plan.session,
         plan.environment,
@@ -162,6 +162,8 @@ def run_in(
     `image` returns the image for a declared one. `began` is the monotonic time from which the run's
     seconds count.
     """
+    from .engines import Engines  # A run with `--local` has none.
+
     engines = Engines(session, take_spare)
 
     def open_children() -> RunPlaces:
@@ -206,6 +208,8 @@ def run_script(
     from flyte_build.builtin.script import __name__ as module
     from flyte_build.builtin.script import script
     from flyte_build.declarations.describe import task_spec
+
+    from .engines import Engines
 
     began, path = time.monotonic(), inputs["path"]
     if not os.path.isfile(path):

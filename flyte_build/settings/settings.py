@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flyte_build.runner.call import RunOptions
 
@@ -17,13 +17,11 @@ if TYPE_CHECKING:
     from flyte_build.bundler.budget import Budget
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(NamedTuple):
     """Settings of one command, from its configuration, its options and the caller's arguments."""
 
     run: RunOptions
     engine: EngineName
-    remake: bool = False
     allow_secrets: frozenset[str]
     budget: Budget | None
     registries: Registries
@@ -31,9 +29,10 @@ class Settings:
     image_compression: table.Compression
     image_registry: str
     builder: str
+    remake: bool = False
     network: str = ""
     locked: bool = False
-    images: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, str] = MappingProxyType({})
 
     @classmethod
     def configured(cls, config: Configuration, **given: Any) -> Settings:
@@ -66,7 +65,7 @@ class Settings:
         """
         there = {name: value for name, value in given.items() if value is not None}
         of_run = {name: there.pop(name) for name in _OF_RUN & there.keys()}
-        return replace(self, **there, run=self.run._replace(**of_run))
+        return self._replace(**there, run=self.run._replace(**of_run))
 
 
 _OF_RUN = frozenset(RunOptions._fields)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from flyte_build.errors import UsageError
 
@@ -14,14 +15,13 @@ BESIDE = ".flyte-roots"
 _MARKS = ("flyte.toml", "flyte.lock", "pyproject.toml", "setup.py", ".git")
 
 
-@dataclass(frozen=True)
-class Workspace:
+class Workspace(NamedTuple):
     """Location of a file: its `root` (absolute), its path below it, and its `module` name.
 
     All paths but `root` are paths in the tree. Import roots in `roots` come first on `sys.path` (""
     is the root itself), those in `last` after the installed packages. `beside` maps directories of
     the tree to the absolute directories that their files come from: import roots outside of the
-    root, and packages whose directories have other names. Inner ones come first.
+    root, and packages whose directories have other names. Inner ones come first (`inner_first`).
     """
 
     root: str
@@ -29,13 +29,7 @@ class Workspace:
     module: str
     roots: tuple[str, ...] = ("",)
     last: tuple[str, ...] = ()
-    beside: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.beside:
-            object.__setattr__(
-                self, "beside", dict(sorted(self.beside.items(), key=lambda item: -len(item[0])))
-            )
+    beside: Mapping[str, str] = MappingProxyType({})
 
     @classmethod
     def of(cls, root: str, file: str) -> Workspace:
@@ -205,3 +199,8 @@ def _upwards(folder: str) -> Iterator[str]:
         if folder == "/":
             return
         folder = os.path.dirname(folder)
+
+
+def inner_first(beside: Mapping[str, str]) -> Mapping[str, str]:
+    """Return directories of the tree, each before those that contain it."""
+    return dict(sorted(beside.items(), key=lambda item: -len(item[0])))

@@ -33,7 +33,7 @@ class PlannedImage:
                     f"{last.node.kind} {last.node.name} must be"
                     f" {'fetched' if last.state == 'cached' else 'made'} first"
                 )
-            found.append(Outcome(_Unknown(name, ""), "missing", None, None, why, 0.0, []))
+            found.append(Outcome(_Unknown(name, ""), "missing", None, None, why))
             why = ""
         return cls(found)
 

@@ -66,7 +66,7 @@ class Placing:
 
     async def _begin(self, environment: str, calls: list[ChildRequest]) -> dict[str, Answer]:
         async with self._locks[environment]:  # More threads would only wait for the first.
-            places = await self.in_thread(lambda: [*map(self._place, calls)])
+            places = await self.in_thread(partial(self._places, calls))
         wanted = [
             (call, placed)
             for call, placed in zip(calls, places, strict=True)
@@ -86,6 +86,14 @@ class Placing:
             answers = {id: answer for id, answer in beginning.result().items() if answer}
             tell = self._controller.tell
             self._controller.inbox.ask(lambda: tell(call.parent, call.parent_attempt, answers))
+
+    def _places(self, calls: Sequence[ChildRequest]) -> list[Placed | Answer]:
+        """Return the places of calls; a task that has none is looked for once, not for each."""
+        places: list[Placed | Answer] = []
+        for before, call in zip((None, *calls), calls, strict=False):
+            is_refused = before and before.task == call.task and not isinstance(places[-1], Placed)
+            places.append(places[-1] if is_refused else self._place(call))
+        return places
 
     def _place(self, call: ChildRequest) -> Placed | Answer:
         """Return the place of a call, or the answer why it has none."""

@@ -14,18 +14,17 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from flyte_build.declarations.context import enter_process
+from flyte_build.declarations.context import Caller, enter_process
 from flyte_build.declarations.task import Task
 from flyte_build.runner.abort import LOOK, asked
 from flyte_build.runner.action import Action
 from flyte_build.runner.result import Result
 from flyte_build.runner.signals import Stopped
-from flyte_build.runner.worker.execute import context_of, execute
+from flyte_build.runner.worker.execute import OnDemand, context_of, execute
 from flyte_build.runner.worker.sources import Sources
 
-from .local_calls import Limit, LocalCalls, LocalRun
 from .protocol import Event, Waits
-from .time_limit import time_limit
+from .time_limit import Limit, time_limit
 
 if TYPE_CHECKING:
     from flyte_build.runner.history.actions import Actions
@@ -74,8 +73,7 @@ class LocalEngine:
         os.environ.update(action.call.env, FLYTE_ATTEMPT_NUMBER=str(action.attempt - 1))
         self._running, self._began = [action], time.time()
         sources = Sources(action.call.workspace.root)
-        run = LocalRun(partial(self._actions_of, action.run), self._note, sources)
-        calls = LocalCalls(run, action.id)
+        calls = OnDemand(partial(self._calls, action, sources))
         context = context_of(action.document(), action.folder, "local", calls)
         enter_process(context)  # For threads that the task starts.
         try:
@@ -117,6 +115,12 @@ class LocalEngine:
 
     def close(self) -> None:
         """Do nothing: nothing is left."""
+
+    def _calls(self, action: Action, sources: Sources) -> Caller:
+        from .local_calls import LocalCalls, LocalRun
+
+        run = LocalRun(partial(self._actions_of, action.run), self._note, sources)
+        return LocalCalls(run, action.id)
 
     def _end_children(self) -> None:
         """End the processes that were started since the attempt began."""

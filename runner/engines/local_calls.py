@@ -25,11 +25,7 @@ from flyte_build.declarations.describe import task_spec
 from flyte_build.declarations.interface import Interface, interface_of
 from flyte_build.declarations.spec import TaskSpec, completed
 from flyte_build.declarations.task import Task
-from flyte_build.errors import (
-    DeadlineExceededError,
-    MaxRuntimeExceededError,
-    TaskTimeoutError,
-)
+from flyte_build.errors import DeadlineExceededError, TaskTimeoutError
 from flyte_build.runner.action import label, remove_checkpoint
 from flyte_build.runner.child import next_child_id
 from flyte_build.runner.history.actions import NewAction
@@ -41,7 +37,7 @@ from flyte_build.runner.worker.raised import with_face
 from flyte_build.runner.worker.sources import Sources
 from flyte_build.values.type import Mismatch
 
-from .time_limit import time_limit
+from .time_limit import Limit, time_limit
 
 if TYPE_CHECKING:
     from flyte_build.runner.history.actions import Actions
@@ -230,42 +226,6 @@ class LocalCalls:
 
     def _end(self, call: _Call, attempt: int, result: Result) -> None:
         self._run.record(lambda actions: actions.ended(call.id, attempt, result, time.time()))
-
-
-class Limit:
-    """Limit of time for the attempts of a task, from now on."""
-
-    def __init__(self, spec: TaskSpec) -> None:
-        self._operational, self._began = spec.operational, time.monotonic()
-
-    @property
-    def seconds(self) -> float | None:
-        """The seconds that the next attempt has, or None."""
-        left = self._left()
-        limits = [each for each in (self._operational.timeout, left) if each is not None]
-        return min(limits) if limits else None
-
-    def error(self) -> TaskTimeoutError:
-        """Return the error for an attempt that has taken longer."""
-        left, deadline = self._left(), self._operational.deadline
-        if left is not None and left <= 0:
-            return DeadlineExceededError(f"it did not end before its deadline of {deadline:g} s")
-        timeout = self._operational.timeout
-        return MaxRuntimeExceededError(f"it ran longer than its timeout of {timeout:g} s")
-
-    async def keep(self, coroutine: Any) -> Any:
-        """Await a coroutine, and raise the error if it takes longer."""
-        try:
-            async with asyncio.timeout(self.seconds) as limit:
-                return await coroutine
-        except TimeoutError:
-            if limit.expired():
-                raise self.error() from None
-            raise
-
-    def _left(self) -> float | None:
-        deadline = self._operational.deadline
-        return None if deadline is None else self._began + deadline - time.monotonic()
 
 
 class _Traces:

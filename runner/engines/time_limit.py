@@ -1,4 +1,4 @@
-"""Limits of time for code in this process: an alarm raises an exception in the main thread."""
+"""Limits of time for code in this process: a sync task is interrupted by an alarm."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from flyte_build.errors import DeadlineExceededError, MaxRuntimeExceededError, TaskTimeoutError
+
+if TYPE_CHECKING:
+    from flyte_build.declarations.spec import TaskSpec
 
 
 @contextmanager
@@ -39,3 +44,41 @@ def time_limit(seconds: float | None, error: Callable[[], BaseException]) -> Ite
         if left:
             rest = left - (time.monotonic() - began)
             signal.setitimer(signal.ITIMER_REAL, max(rest, 1e-6))
+
+
+class Limit:
+    """Limit of time for the attempts of a task, from now on."""
+
+    def __init__(self, spec: TaskSpec) -> None:
+        self._operational, self._began = spec.operational, time.monotonic()
+
+    @property
+    def seconds(self) -> float | None:
+        """The seconds that the next attempt has, or None."""
+        left = self._left()
+        limits = [each for each in (self._operational.timeout, left) if each is not None]
+        return min(limits) if limits else None
+
+    def error(self) -> TaskTimeoutError:
+        """Return the error for an attempt that has taken longer."""
+        left, deadline = self._left(), self._operational.deadline
+        if left is not None and left <= 0:
+            return DeadlineExceededError(f"it did not end before its deadline of {deadline:g} s")
+        timeout = self._operational.timeout
+        return MaxRuntimeExceededError(f"it ran longer than its timeout of {timeout:g} s")
+
+    async def keep(self, coroutine: Any) -> Any:
+        """Await a coroutine, and raise the error if it takes longer."""
+        import asyncio  # Only tasks that are async need it.
+
+        try:
+            async with asyncio.timeout(self.seconds) as limit:
+                return await coroutine
+        except TimeoutError:
+            if limit.expired():
+                raise self.error() from None
+            raise
+
+    def _left(self) -> float | None:
+        deadline = self._operational.deadline
+        return None if deadline is None else self._began + deadline - time.monotonic()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 
 from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.encoding import Value
@@ -27,7 +26,7 @@ class MemoryRecords:
         return self.records.get(self.labels[label]) if label in self.labels else None
 
     def add(self, record: Record) -> None:
-        self.records[record.key] = replace(record, inputs=json.loads(json.dumps(record.inputs)))
+        self.records[record.key] = record._replace(inputs=json.loads(json.dumps(record.inputs)))
 
     def set_last(self, label: str, key: Key) -> None:
         self.labels[label] = key
