@@ -83,7 +83,7 @@ class TaskSpec(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where the task is, as `MODULE:VARIABLE`."""
+        """The task's place, as `MODULE:VARIABLE`."""
         return f"{self.module}:{self.variable}"
 
     @property

@@ -23,7 +23,10 @@ def survey(plan: FilePlan) -> list[Outcome]:
         plan.bundle.packs(nothing_to_write)
     )
     bundle = outcomes[plan.bundle]._replace(children=[*packs.values()])
-    return [bundle if each.node is plan.bundle else each for each in plan.outcomes]
+    found: list[Outcome] = []
+    for outcome in plan.outcomes:
+        found += (*packs.values(), bundle) if outcome.node is plan.bundle else (outcome,)
+    return found
 
 
 def size_of(plan: FilePlan, outcome: Outcome) -> int | None:
