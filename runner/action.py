@@ -100,13 +100,8 @@ class Action(NamedTuple):
             "task": call.task.name,
             "module": workspace.module,
             "variable": call.variable,
-            "file": workspace.file,
             "inputs": dict(call.inputs),
-            "root": workspace.root,
-            "roots": list(workspace.roots),
-            "last": list(workspace.last),
-            "shown": {place: workspace.shown(place) for place in workspace.beside},
-            "code": call.code,
+            **call.sources.document(),
             "env": sorted(call.env),
             "timeout": call.task.operational.timeout,
             "attempt": self.attempt,
@@ -134,20 +129,27 @@ class Action(NamedTuple):
             pass
 
 
-def tidy(folder: str) -> None:
+def tidy(folder: str, *, is_done: bool = False) -> None:
     """Remove the directory of a child that has ended, except its log and files that it has written.
 
-    Its inputs and its result are in the history.
+    Its inputs and its result are in the history. What it has saved is for its next attempt: if it
+    `is_done`, there is none.
     """
-    for name in ("action.json", "result.json"):
-        with suppress(OSError):
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return
+    if is_done and "checkpoint" in names:
+        remove_checkpoint(folder)
+    with suppress(OSError):
+        for name in {"action.json", "result.json"} & {*names}:
             os.unlink(f"{folder}/{name}")
     with suppress(OSError):  # Something is left in it, or the task has removed it.
-        for entry in os.scandir(f"{folder}/work"):
-            if entry.is_symlink():  # Entries of the bundle.
-                os.unlink(entry)
-        os.rmdir(f"{folder}/work")
-    with suppress(OSError):
+        if "work" in names:
+            for entry in os.scandir(f"{folder}/work"):
+                if entry.is_symlink():  # Entries of the bundle.
+                    os.unlink(entry)
+            os.rmdir(f"{folder}/work")
         os.rmdir(folder)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from flyte_build.values.type import Wires
 from flyte_build.workspace.workspace import Workspace
 
 from .secrets import Secrets
+from .sources import Sources
 
 
 class RunOptions(NamedTuple):
@@ -47,8 +48,8 @@ class Call(NamedTuple):
     bundle). `deployment` is the pin of a deployed task: then there is no working tree, and the
     workspace's root is "". `environment` is the directory of a local environment ("": the running
     interpreter is used), `variables` are those of its image. `context` are values that its caller
-    passes on. `secrets` have values, which no file
-    contains.
+    passes on. `secrets` have values, which no file contains. `packages` are installed packages that
+    it is going to import, as far as that is known.
     """
 
     task: TaskSpec
@@ -63,6 +64,20 @@ class Call(NamedTuple):
     variables: Mapping[str, str] = MappingProxyType({})
     context: Mapping[str, str] = MappingProxyType({})
     secrets: Secrets = Secrets()
+    packages: Sequence[str] = ()
+
+    @property
+    def sources(self) -> Sources:
+        """The location of its code."""
+        place = self.workspace
+        return Sources(
+            place.root,
+            self.code,
+            place.file,
+            place.roots,
+            place.last,
+            {each: place.shown(each) for each in place.beside},
+        )
 
     @property
     def env(self) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,7 +55,7 @@ class ChildRequest:
 
     `deployment` names a deployed task with its pin; it is "" for a task of the caller's own code.
     `group` names the group of calls that it belongs to, or is "". `context` are values that the
-    caller passes on.
+    caller passes on, and `packages` installed ones that it has imported itself.
     """
 
     id: str
@@ -66,6 +66,7 @@ class ChildRequest:
     deployment: str = ""
     group: str = ""
     context: Mapping[str, str] = field(default_factory=dict)
+    packages: Sequence[str] = ()
 
     @property
     def is_condition(self) -> bool:
@@ -94,4 +95,5 @@ class ChildRequest:
             deployment=deployment,
             group=str(document["group"]),
             context={str(name): str(text) for name, text in document["context"].items()},
+            packages=[str(name) for name in document["packages"]],
         )

@@ -83,8 +83,11 @@ class Result(NamedTuple):
 
         Raises `OSError`, and `ValueError` for outputs that are not JSON values.
         """
-        document = {"phase": self.phase, **self.document()}
-        replace_file(f"{folder}/result.json", json.dumps(document, allow_nan=False).encode())
+        replace_file(f"{folder}/result.json", self.encoded())
+
+    def encoded(self) -> bytes:
+        """Return the result as JSON text. Raises `ValueError` for outputs that are none."""
+        return json.dumps({"phase": self.phase, **self.document()}, allow_nan=False).encode()
 
     @classmethod
     def parse(cls, phase: Phase, document: Mapping[str, Any]) -> Result:
@@ -100,10 +103,18 @@ class Result(NamedTuple):
     def read(cls, folder: str) -> Result | None:
         """Return the result in a run's directory, or None if it is missing or damaged."""
         try:
-            with open(f"{folder}/result.json", encoding="utf-8") as file:
-                document = json.load(file)
+            with open(f"{folder}/result.json", "rb") as file:
+                return cls.decoded(file.read())
+        except OSError:
+            return None
+
+    @classmethod
+    def decoded(cls, text: bytes) -> Result | None:
+        """Return the result from JSON text, or None if that is damaged."""
+        try:
+            document = json.loads(text)
             result = cls.parse(document["phase"], document)
             return None if (result.phase == "succeeded") != (result.error is None) else result
-        # The task's process writes the file, so its content cannot be trusted.
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        # The task's process has written it, so its content cannot be trusted.
+        except (ValueError, LookupError, TypeError, AttributeError):
             return None

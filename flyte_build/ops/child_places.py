@@ -49,7 +49,8 @@ class RunPlaces:
             else self._deployed.beside(parent.deployment, request.task)
         )
         call, container = self._deployed.place(task, request.inputs, parent.run)
-        return self._engines.engine(call._replace(context=request.context), container)
+        call = call._replace(context=request.context, packages=request.packages)
+        return self._engines.engine(call, container)
 
     def close(self) -> None:
         """Stop what is still prepared, and end the leases of deployments."""
@@ -70,4 +71,5 @@ def child_call(parent: Call, request: ChildRequest) -> Call:
         variable=request.task.variable or "",
         inputs=request.inputs,
         context=request.context,
+        packages=request.packages,
     )

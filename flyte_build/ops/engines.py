@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from flyte_build.runner.action import CONDITION
+from flyte_build.runner.action import CONDITION, Action
 from flyte_build.runner.call import Call
 from flyte_build.runner.engines.process import ProcessEngine
 from flyte_build.runner.secrets import Secrets, look_up
@@ -17,10 +18,11 @@ from flyte_build.runner.worker.spawn import Worker, dismiss, start_worker
 from flyte_build.text.wording import listed
 
 from .session import Session
-from .stores import Stores
 
 if TYPE_CHECKING:
     from flyte_build.runner.engines.docker import DockerEngine
+    from flyte_build.runner.engines.forked import ForkServers
+    from flyte_build.runner.engines.process import WorkerProcess
     from flyte_build.runner.engines.protocol import Engine
 
     from .container_images import ContainerImage
@@ -88,17 +90,35 @@ class Engines:
             spare = None
         if call.environment:
             with suppress(OSError):  # The engine will start it, and report the error.
-                spare = self._start(call)
+                spare = start_worker(*self._interpreter(call.environment))
         if spare:
             self._spare = call.environment, spare
 
-    def _start(self, call: Call) -> Worker:
+    def _start(self, action: Action) -> WorkerProcess:
+        """Return the spare worker, or another one: forked for a child, where that is possible."""
+        call = action.call
         if self._spare and self._spare[0] == call.environment:
             (_, worker), self._spare = self._spare, None
             return worker
-        if not call.environment:
-            return start_worker()
-        return start_worker(*_interpreter(call.environment, self._session.stores))
+        python, variables = self._interpreter(call.environment)
+        servers = self._servers if action.parent else None
+        forked = servers and servers.fork(python, variables, call)
+        return forked or start_worker(python, variables)
+
+    def _interpreter(self, environment: str) -> tuple[str, Mapping[str, str]]:
+        """Return the Python of a local environment, and the variables of a worker in it."""
+        if not environment:
+            return sys.executable, os.environ
+        from flyte_build.images.environments import venv
+
+        runtime = self._session.stores.runtime
+        return venv.python_of(environment), venv.variables(environment, runtime, os.environ)
+
+    @cached_property
+    def _servers(self) -> ForkServers | None:
+        from flyte_build.runner.engines.forked import ForkServers, can_fork
+
+        return ForkServers() if can_fork() else None
 
     def close(self) -> None:
         """Kill everything that is left."""
@@ -107,12 +127,7 @@ class Engines:
             self._spare = None
         if self._process:
             self._process.close()
+        if servers := vars(self).get("_servers"):
+            servers.close()
         for engine in self._docker.values():
             engine.close()
-
-
-def _interpreter(environment: str, stores: Stores) -> tuple[str, dict[str, str]]:
-    """Return the Python of a local environment, and the variables of a worker in it."""
-    from flyte_build.images.environments import venv
-
-    return venv.python_of(environment), venv.variables(environment, stores.runtime, os.environ)

@@ -261,7 +261,9 @@ class Controller:
 
     def _happened(self, now: float, event: Event) -> None:
         action = event.action
-        result = Result.read(action.folder) if event.kind == "lost" else None
+        result = event.result
+        if result is None and event.kind == "lost":
+            result = Result.read(action.folder)
         # A result that was written counts, whatever became of its worker.
         if event.kind == "lost" and (result is None or result.error):
             self._machine.lost(now, action.id, action.attempt, lost(event))
@@ -270,9 +272,13 @@ class Controller:
 
     def _carry_out(self) -> None:
         while effects := self._machine.effects():
-            self.journal.write(effects)
             for effect in effects:
                 self._carry_out_one(effect)
+            # An end is durable before its parent acts on it; what takes its place need not wait.
+            self.journal.write(effects)
+            for effect in effects:
+                if isinstance(effect, End):
+                    self._tell_end(effect)
 
     def _carry_out_one(self, effect: Effect) -> None:
         placed = self._placed[effect.action]
@@ -289,18 +295,22 @@ class Controller:
                 placed.engine.cancel(self._action(id, placed), at_once)
             case Retry(id):
                 self._capacity.release_gpus(id)
-            case End(id, result):
+                self.journal.say_retry(effect, placed.call)
+            case End(id, _, result):
                 self._capacity.release_gpus(id)
-                action = self._action(id, placed)
-                if result.error is None:
-                    remove_checkpoint(action.folder)
-                if placed.parent is None:
-                    return
-                tidy(action.folder)
-                above = self._placed[placed.parent]
-                if self._machine.asked_by(id) != above.attempt:
-                    return  # The attempt that runs has not called it, or not yet.
-                above.tell(id, answer(result))
+                folder, is_done = self._action(id, placed).folder, result.error is None
+                if placed.parent is not None:
+                    tidy(folder, is_done=is_done)
+                elif is_done:
+                    remove_checkpoint(folder)
+
+    def _tell_end(self, effect: End) -> None:
+        """Tell an action that a child of it has ended, if the attempt that runs has called that."""
+        parent = self._placed[effect.action].parent
+        if parent is not None:
+            above = self._placed[parent]
+            if self._machine.asked_by(effect.action) == above.attempt:
+                above.tell(effect.action, answer(effect.result))
 
     def _interrupt(self, grace: float) -> None:
         request = asked(self._folder)

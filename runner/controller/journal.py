@@ -36,18 +36,12 @@ class Journal:
         self._recorder: Actions | None = None
 
     def write(self, effects: Sequence[Effect]) -> None:
-        """Record and report effects, so that they are durable before anyone acts on them.
-
-        The root's own phases are those of the run.
-        """
+        """Record and report effects; the root's own phases are those of the run."""
         below = [effect for effect in effects if effect.action != ROOT]
         if below:
             self._record(below)
         for effect in below:
             self._report(effect)
-        for effect in effects:
-            if isinstance(effect, Retry):
-                self._say_retry(effect, self._placed[effect.action].call)
 
     def find_trace(self, id: str) -> Result | None:
         """Return the result of a traced call that succeeded, in this run or the earlier one."""
@@ -95,8 +89,8 @@ class Journal:
                         recorder.started(id, attempt, now)
                     case Retry(id, attempt, result):
                         recorder.attempted(id, attempt, result, now)
-                    case End(id, result):
-                        recorder.ended(id, placed.attempt, result, now)
+                    case End(id, attempt, result):
+                        recorder.ended(id, attempt, result, now)
 
     def _report(self, effect: Effect) -> None:
         phase: Phase
@@ -106,7 +100,7 @@ class Journal:
                 phase = "queued"
             case Start():
                 phase = "running"
-            case End(_, result):
+            case End(_, _, result):
                 phase = result.phase
                 if result.error:
                     why = f"{result.error.type}: {result.error.message}".partition("\n")[0]
@@ -119,7 +113,8 @@ class Journal:
             )
         )
 
-    def _say_retry(self, effect: Retry, call: Call) -> None:
+    def say_retry(self, effect: Retry, call: Call) -> None:
+        """Tell the user that an attempt has failed, and another one follows."""
         operational = call.task.operational
         which = "" if effect.action == ROOT else f"{label(operational.short_name, effect.action)}: "
         text = retry_text(effect.attempt, operational.retries + 1, effect.result, effect.wait)

@@ -68,9 +68,10 @@ class Retry(NamedTuple):
 
 
 class End(NamedTuple):
-    """The action has ended."""
+    """The action has ended, with this attempt (0: it never ran)."""
 
     action: str
+    attempt: int
     result: Result
 
 
@@ -320,7 +321,7 @@ class Machine:
         action.phase, action.result, action.verdict = "ended", result, None
         action.turn += 1
         self._in_flight -= 1
-        self._effects.append(End(action.id, result))
+        self._effects.append(End(action.id, action.attempt, result))
         if above := action.parent:
             del above.children[action.id]
             if above.phase == "running" and not above.children:

@@ -16,7 +16,7 @@ def system_failure(error: FlyteError) -> Failure:
 
 def outcome(action: Action, event: Event) -> Result:
     """Return the result of an attempt that has ended."""
-    if result := Result.read(action.folder):
+    if result := event.result or Result.read(action.folder):
         # The task can write the file, so its phase counts for nothing.
         phase: Phase = "timed_out" if event.kind == "timed_out" else "failed"
         return result._replace(phase=phase) if result.error else result

@@ -24,8 +24,8 @@ from flyte_build.images.docker import client as docker_client
 from flyte_build.images.docker.client import asking
 from flyte_build.runner.action import Action
 from flyte_build.runner.result import NO_RESULT, Failure, Result
+from flyte_build.runner.sources import Sources
 from flyte_build.runner.worker.missing_files import hint
-from flyte_build.runner.worker.sources import Sources
 
 from .output import Output
 from .protocol import Event, Sink, Waits

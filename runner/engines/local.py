@@ -20,8 +20,8 @@ from flyte_build.runner.abort import LOOK, asked
 from flyte_build.runner.action import Action
 from flyte_build.runner.result import Result
 from flyte_build.runner.signals import Stopped
+from flyte_build.runner.sources import Sources
 from flyte_build.runner.worker.execute import OnDemand, context_of, execute
-from flyte_build.runner.worker.sources import Sources
 
 from .protocol import Event, Waits
 from .time_limit import Limit, time_limit

@@ -31,10 +31,10 @@ from flyte_build.runner.child import next_child_id
 from flyte_build.runner.history.actions import NewAction
 from flyte_build.runner.reporter import retry_text
 from flyte_build.runner.result import Failure, Result
+from flyte_build.runner.sources import Sources
 from flyte_build.runner.traces import trace_of
 from flyte_build.runner.worker.execute import checkpoint_in, failure
 from flyte_build.runner.worker.raised import with_face
-from flyte_build.runner.worker.sources import Sources
 from flyte_build.values.type import Mismatch
 
 from .time_limit import Limit, time_limit

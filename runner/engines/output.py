@@ -9,6 +9,7 @@ import select
 from collections import deque
 from collections.abc import Iterable, Iterator
 
+from flyte_build.cas.folder import make_below
 from flyte_build.runner.action import Action, label
 from flyte_build.runner.history.log import LogWriter
 
@@ -24,8 +25,11 @@ class Output:
     """
 
     def __init__(self, action: Action, sink: Sink) -> None:
-        self._log = LogWriter(action.folder, action.attempt)
-        self._sink, self._is_child = sink, action.parent is not None
+        self._action, self._sink = action, sink
+        self._is_child = action.parent is not None
+        self._log: LogWriter | None = None
+        if not self._is_child:
+            self._written()
         self._prefix = f"[{label(action.call.task.operational.short_name, action.id)}] ".encode()
         self._held: deque[tuple[int, bytes]] = deque()
         self._begun: dict[int, bytes] = {}  # Beginnings of a child's lines, by stream.
@@ -42,7 +46,7 @@ class Output:
 
     def take(self, stream: int, data: bytes) -> None:
         """Accept `data` that the attempt wrote to its standard output (1) or error (2)."""
-        self._log.write(stream, data)
+        self._written().write(stream, data)
         if not self._is_child:
             self._held.append((stream, data))
             return
@@ -74,7 +78,14 @@ class Output:
 
     def close(self) -> None:
         """Close the log."""
-        self._log.close(keeps_empty=not self._is_child)
+        if self._log:
+            self._log.close()
+
+    def _written(self) -> LogWriter:
+        if self._log is None:
+            make_below(self._action.folder)
+            self._log = LogWriter(self._action.folder, self._action.attempt)
+        return self._log
 
 
 def _joined(prefix: bytes, lines: Iterable[bytes]) -> Iterator[bytes]:

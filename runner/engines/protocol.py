@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from flyte_build.runner.action import Action
+from flyte_build.runner.result import Result
 
 
 class Sink(Protocol):
@@ -25,7 +26,8 @@ class Event(NamedTuple):
     """End of an attempt.
 
     `lost` means that the place where it ran is gone, which tells nothing about the task. Only an
-    engine that keeps to limits of time itself reports `timed_out`.
+    engine that keeps to limits of time itself reports `timed_out`. `result` is what the worker has
+    sent; otherwise it may have written one.
     """
 
     action: Action
@@ -33,6 +35,7 @@ class Event(NamedTuple):
     exit_code: int | None = None
     why: str = ""
     out_of_memory: bool = False
+    result: Result | None = None
 
 
 class Waits(NamedTuple):

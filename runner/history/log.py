@@ -56,13 +56,10 @@ class LogWriter:
         write_all(self._times, f"{self._size} {now:.3f} {self._attempt} {stream}\n".encode())
         self._noted, self._stream = now, stream
 
-    def close(self, *, keeps_empty: bool = True) -> None:
-        """Close the files; an empty log is removed unless it `keeps_empty`."""
+    def close(self) -> None:
+        """Close the files."""
         os.close(self._log)
         os.close(self._times)
-        if not self._size and not keeps_empty:
-            os.unlink(f"{self._folder}/log")
-            os.unlink(f"{self._folder}/log.times")
 
 
 class Log:

@@ -23,6 +23,7 @@ from flyte_build.runner.traces import trace_of
 from flyte_build.values.type import Wires
 
 from .client import Client, Refused
+from .preloads import imported
 from .raised import error_of, refusal_of
 
 
@@ -87,6 +88,7 @@ class Children:
             "group": context.group_data.name if context.group_data else "",
             "context": dict(context.custom_context or {}),
             "occurrence": occurrence,
+            "packages": imported(),
         }
         return id, self._client.submit(request)
 

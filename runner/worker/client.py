@@ -28,6 +28,8 @@ from .raised import refusal_of
 _PATIENCE = 5.0  # Seconds for the controller to open its socket.
 _ABORT = '{"reason": '
 _MOST = 500  # Children in one request.
+_MANY = 16  # Children in flight, of which none is waited for alone.
+_GATHER = 0.01  # Seconds.
 _WAIT = 30  # Seconds that the controller waits before it answers that nothing has ended.
 
 
@@ -157,6 +159,8 @@ class Client:
             for ending in self._ask(connection, "GET", path):
                 since = ending["number"]
                 self._settle(ending["id"], ending)
+            if len(self._waiting) > _MANY:
+                time.sleep(_GATHER)  # One request for several ends.
 
     def _settle(self, id: str, answer: Mapping[str, Any]) -> None:
         """Set the result of a child, if the answer has one."""

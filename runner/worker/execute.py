@@ -28,9 +28,8 @@ from flyte_build.declarations.task import Task
 from flyte_build.errors import InputError
 from flyte_build.runner.result import Failure, Result
 from flyte_build.runner.signals import Stopped
+from flyte_build.runner.sources import Sources
 from flyte_build.values.type import Mismatch, Wires, shortened
-
-from .sources import Sources
 
 _OURS = (PACKAGE + "/", "<frozen importlib")
 

@@ -16,21 +16,23 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from flyte_build._alias import install_alias
+from flyte_build.declarations.context import enter_process
 from flyte_build.runner.result import NO_RESULT
+from flyte_build.runner.sources import Sources
 
+from .execute import context_of, execute, failure, finish, load_task
 from .spawn import CONTROL
 
 if TYPE_CHECKING:
     from flyte_build.declarations.context import Caller
     from flyte_build.runner.result import Result
 
-    from .sources import Sources
-
 # Modules that are imported while the worker waits: those that a bundle and each task's file need,
 # then those of async tasks, in the order of their imports.
-_AHEAD = [
+AHEAD = [
     "flyte_build.workspace.import_hooks",
     "flyte_build.declarations.environment",
     "flyte_build.values.annotations",
@@ -49,24 +51,29 @@ _AHEAD = [
 ]
 
 
+_used: list[str] = []  # The bundle that is imported from.
 _terminated: list[int] = []  # The signal that ended the task, if any.
 
 
 def main() -> None:
     """Wait for an action and run it."""
-    # The command handles the terminal's Ctrl-C.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from flyte_build._alias import install_alias
-    from flyte_build.declarations.context import enter_process
-
-    from .execute import context_of, execute, failure, finish, load_task
-    from .sources import Sources
-
-    install_alias()
-    for name in _AHEAD:
+    begin()
+    for name in AHEAD:
         if select.select([CONTROL], [], [], 0)[0]:
             break
         __import__(name)
+    work()
+
+
+def begin() -> None:
+    """Do what each worker does first."""
+    # The command handles the terminal's Ctrl-C.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    install_alias()
+
+
+def work() -> NoReturn:
+    """Wait for an action, run it, and end this process."""
     line = os.fdopen(os.dup(CONTROL), "rb", closefd=True).readline()
     if not line.endswith(b"\n"):
         os._exit(0)
@@ -75,14 +82,15 @@ def main() -> None:
     # The command's parent may have blocked it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     order = json.loads(line)
-    with open(f"{order['folder']}/action.json", encoding="utf-8") as file:
-        action = json.load(file)
+    if (action := order.get("action")) is None:
+        with open(f"{order['folder']}/action.json", encoding="utf-8") as file:
+            action = json.load(file)
     os.environ.update(order["env"])
     for path, text in order.get("files", {}).items():
         _write_private(path, text)
     sources, work = Sources.parse(action), f"{order['folder']}/work"
     if sources.bundle:
-        _use_bundle(sources, guarded=order.get("guarded", False))
+        use_bundle(sources, guarded=order.get("guarded", False))
     sys.argv = [action["module"]]
     _enter(work, sources.folder if sources.bundle else "")
     own = os.getpid()
@@ -112,7 +120,11 @@ def main() -> None:
     if result.error and result.error.traceback and not _terminated:
         _print(result.error.traceback)
     try:
-        result.write(order["folder"])
+        if "action" in order:
+            with os.fdopen(os.dup(CONTROL), "wb") as control:
+                control.write(result.encoded())
+        else:
+            result.write(order["folder"])
     except OSError as error:
         _print(f"Cannot write the result: {error}\n")
         finish(NO_RESULT)
@@ -150,11 +162,14 @@ def _children(endpoint: Mapping[str, str], action: Mapping[str, Any], root: str)
     return Children(client, action["id"], action["attempt"], root)
 
 
-def _use_bundle(sources: Sources, guarded: bool) -> None:
-    """Import the project's modules from its bundle.
+def use_bundle(sources: Sources, guarded: bool) -> None:
+    """Import the project's modules from its bundle, from now on.
 
     With `guarded`, on a machine with working trees, modules from those are refused.
     """
+    if sources.bundle in _used:
+        return
+    _used.append(sources.bundle)
     from flyte_build.workspace.import_hooks import (
         Guard,
         install_targets,

@@ -6,8 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 
 from flyte_build.runner.result import Failure
-
-from .sources import Sources
+from flyte_build.runner.sources import Sources
 
 
 def hint(error: Failure, sources: Sources, work: str) -> str:

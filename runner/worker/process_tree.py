@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Iterator
 
+from .spawn import signal_group
+
 
 def descendants(pid: int) -> list[int]:
     """Return all running descendants of a process, nearest first.
@@ -19,6 +21,17 @@ def descendants(pid: int) -> list[int]:
     for one in found:  # The list grows during the loop.
         found += children.get(one, ())
     return found[1:]
+
+
+def signal_tree(pid: int, number: int) -> None:
+    """Send a signal to the process group that a process leads, and to all its descendants."""
+    everything = descendants(pid)
+    signal_group(pid, number)
+    for each in everything:
+        try:
+            os.kill(each, number)
+        except ProcessLookupError:
+            continue
 
 
 def _parents() -> Iterator[tuple[int, int]]:

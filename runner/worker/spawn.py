@@ -10,7 +10,7 @@ import sys
 
 TYPE_CHECKING = False  # Type checkers know this name; importing `typing` takes too long here.
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 CONTROL = 3  # The file descriptor on which a worker listens.
@@ -18,15 +18,46 @@ _KILL = 9
 
 
 class Worker:
-    """A worker's process, which leads a process group.
+    """A worker that is a child of this process, and leads a process group.
 
-    `control` is its pipe, `output` maps descriptors to read from to streams (1 or 2), and `asked`
-    is the monotonic time at which it was asked to end.
+    `control` is its pipe, and `output` maps descriptors to read from to streams (1 or 2).
     """
+
+    sends_result = False
 
     def __init__(self, pid: int, control: int, output: dict[int, int]) -> None:
         self.pid, self.control, self.output = pid, control, output
-        self.asked: float | None = None
+        self._end: int | None = None
+
+    @property
+    def end(self) -> int | None:
+        """A descriptor that is readable when it has ended; None where the system has none."""
+        if self._end is None:
+            try:
+                self._end = os.pidfd_open(self.pid)
+            except (AttributeError, OSError):  # Not Linux, an old one, or no more descriptors.
+                return None
+        return self._end
+
+    def has_ended(self) -> bool:
+        """Whether it has ended; the rest of its process group is killed then."""
+        if not os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return False
+        signal_group(self.pid, _KILL)  # Before its pid can be reused.
+        return True
+
+    def reap(self, *, wants_code: bool = True) -> int:
+        """Return the exit code of the worker, which has ended."""
+        _, status = os.waitpid(self.pid, 0)
+        if self._end is not None:
+            os.close(self._end)
+        return os.waitstatus_to_exitcode(status)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the worker and all its processes."""
+        from .process_tree import signal_tree
+
+        signal_tree(self.pid, number)
 
 
 def start_worker(python: str = sys.executable, variables: Mapping[str, str] = os.environ) -> Worker:
@@ -36,29 +67,47 @@ def start_worker(python: str = sys.executable, variables: Mapping[str, str] = os
     be needed.
     """
     listen, control = os.pipe()
-    output, out, err = _streams()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    descriptors = [listen, out, err, nothing]
-    while min(descriptors[:3]) <= CONTROL:  # `dup2` must not overwrite one of the others.
-        descriptors = [*map(os.dup, descriptors[:3]), *descriptors[3:], *descriptors[:3]]
-    pid = os.posix_spawn(
-        python,
-        [python, "-u", "-P", "-c", "from flyte_build.runner.worker.main import main; main()"],
-        variables,
-        file_actions=[
-            (os.POSIX_SPAWN_DUP2, nothing, 0),
-            (os.POSIX_SPAWN_DUP2, descriptors[1], 1),
-            (os.POSIX_SPAWN_DUP2, descriptors[2], 2),
-            (os.POSIX_SPAWN_DUP2, descriptors[0], CONTROL),
-        ],
-        setpgroup=0,
-    )
-    for descriptor in descriptors:
-        os.close(descriptor)
+    output, out, err = streams()
+    descriptors = (listen, out, err)
+    try:
+        pid = spawn(python, variables, "main", *descriptors)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
     return Worker(pid, control, output)
 
 
-def _streams() -> tuple[dict[int, int], int, int]:
+def spawn(
+    python: str, variables: Mapping[str, str], module: str, control: int, out: int, err: int
+) -> int:
+    """Start the module of this package as a process that leads a group, and return its pid.
+
+    The descriptors become its `CONTROL`, and its standard output and error.
+    """
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    copies: Sequence[int] = ()
+    while min(control, out, err) <= CONTROL:  # `dup2` must not overwrite one of the others.
+        control, out, err = more = os.dup(control), os.dup(out), os.dup(err)
+        copies = (*copies, *more)
+    try:
+        return os.posix_spawn(
+            python,
+            [python, "-u", "-P", "-c", f"from {__package__}.{module} import main; main()"],
+            variables,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, nothing, 0),
+                (os.POSIX_SPAWN_DUP2, out, 1),
+                (os.POSIX_SPAWN_DUP2, err, 2),
+                (os.POSIX_SPAWN_DUP2, control, CONTROL),
+            ],
+            setpgroup=0,
+        )
+    finally:
+        for descriptor in (nothing, *copies):
+            os.close(descriptor)
+
+
+def streams() -> tuple[dict[int, int], int, int]:
     """Return the descriptors to read output from, and a worker's standard output and error.
 
     A stream that is a terminal here is one there, so that colours and progress bars are drawn. If
@@ -93,9 +142,9 @@ def _terminal(like: int) -> tuple[int, int]:
     return read, write
 
 
-def follow_size(worker: Worker) -> None:
-    """Resize the worker's terminals to the current size of the real ones."""
-    for descriptor, stream in worker.output.items():
+def follow_size(output: Mapping[int, int]) -> None:
+    """Resize the terminals among a worker's streams to the current size of the real ones."""
+    for descriptor, stream in output.items():
         if os.isatty(descriptor) and os.isatty(stream):
             import termios
 

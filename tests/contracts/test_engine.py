@@ -34,9 +34,10 @@ from flyte_build.runner.action import Action
 from flyte_build.runner.call import Call, RunOptions
 from flyte_build.runner.controller.outcome import outcome
 from flyte_build.runner.engines.docker import DockerEngine, Place
+from flyte_build.runner.engines.forked import ForkServers, can_fork
 from flyte_build.runner.engines.local import LocalEngine
 from flyte_build.runner.engines.poll import wait_for
-from flyte_build.runner.engines.process import ProcessEngine
+from flyte_build.runner.engines.process import ProcessEngine, WorkerProcess
 from flyte_build.runner.engines.protocol import Engine, Event, Sink, Waits
 from flyte_build.runner.history.actions import Actions
 from flyte_build.runner.reporter import pass_on
@@ -189,7 +190,8 @@ class Bench:
     make: Callable[[Bench, Sink], Engine]
     sink: Kept = field(default_factory=Kept)
     variable: str = ""
-    workers: list[Worker] = field(default_factory=list)
+    workers: list[WorkerProcess] = field(default_factory=list)
+    servers: ForkServers = field(default_factory=ForkServers)
     events: list[Event] = field(default_factory=list)
     turns: int = 0
 
@@ -209,8 +211,11 @@ class Bench:
         )
         return Action(id=id, run=RUN, folder=f"{self.folder}/actions/{id}", call=call)
 
-    def start(self, call: Call, python: str = sys.executable) -> Worker:
-        self.workers.append(start_worker(python))
+    def start(self, action: Action, python: str = sys.executable) -> WorkerProcess:
+        worker: WorkerProcess | None = None
+        if self.kind == "forked":
+            worker = self.servers.fork(python, os.environ, action.call)
+        self.workers.append(worker or start_worker(python))
         return self.workers[-1]
 
     def turn(self, engine: Engine | None = None) -> None:
@@ -235,8 +240,10 @@ class Bench:
 
     def kill(self) -> None:
         """Kill the worker, or the container, of the only attempt that runs."""
-        if self.kind == "process":
-            os.kill(self.workers[-1].pid, signal.SIGKILL)
+        if self.kind in ("process", "forked"):
+            pid = self.workers[-1].pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
         else:
             client = connect()
             (container,) = client.containers(filters={"label": f"flyte.run={RUN}"})
@@ -276,7 +283,10 @@ def place(engine: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield Place(image=image, runtime=runtime.folder(cache), store="tests")
 
 
-@pytest.fixture(params=("process", CONTAINERS))
+FORKED = pytest.param("forked", marks=pytest.mark.skipif(not can_fork(), reason="no pidfd_open"))
+
+
+@pytest.fixture(params=("process", FORKED, CONTAINERS))
 def bench(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Bench]:
@@ -290,7 +300,7 @@ def bench(
     monkeypatch.chdir(tmp_path)
 
     def make(bench: Bench, sink: Sink) -> Engine:
-        if kind == "process":
+        if kind in ("process", "forked"):
             return ProcessEngine(sink, bench.start)
         if kind == "docker":
             return DockerEngine(place, sink, connect())
@@ -299,12 +309,13 @@ def bench(
     bench = Bench(kind, tmp_path, load(code), make)
     yield bench
     bench.engine.close()
+    bench.servers.close()
     wait_for_no_sleepers()
     if kind == "docker":
         docker.is_rid_of(RUN)
 
 
-ALL = pytest.mark.parametrize("bench", ("local", "process", CONTAINERS), indirect=True)
+ALL = pytest.mark.parametrize("bench", ("local", "process", FORKED, CONTAINERS), indirect=True)
 
 
 @ALL
@@ -548,13 +559,14 @@ def test_closing_leaves_nothing_behind(bench: Bench) -> None:
 def test_a_worker_that_cannot_be_started_is_an_error(bench: Bench, python: str) -> None:
     """The error has the reason, and no process is left."""
 
-    def start(call: Call) -> Worker:
-        worker = bench.start(call, python)
+    def start(action: Action) -> Worker:
+        worker = bench.start(action, python)
+        assert isinstance(worker, Worker)
         os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
         return worker
 
     refuses(ProcessEngine(bench.sink, start), bench.action("waits"), RuntimeSystemError)
-    assert not any(psutil.pid_exists(worker.pid) for worker in bench.workers)
+    assert not any(worker.pid and psutil.pid_exists(worker.pid) for worker in bench.workers)
 
 
 @pytest.mark.parametrize("bench", [CONTAINERS], indirect=True)

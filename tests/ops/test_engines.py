@@ -15,6 +15,7 @@ from flyte_build.ops.session import Session
 from flyte_build.ops.stores import Stores
 from flyte_build.runner.action import Action
 from flyte_build.runner.call import Call, RunOptions
+from flyte_build.runner.controller.outcome import outcome
 from flyte_build.runner.engines.poll import wait_for
 from flyte_build.runner.result import Result
 from flyte_build.runner.worker.spawn import Worker, start_worker
@@ -81,6 +82,6 @@ def test_an_action_runs_in_its_own_environment_whichever_begins_first(
             wait_for([engine.waits()])
             events = engine.events()
         expected = {"o0": f"{action.call.environment}/venv"}
-        assert Result.read(action.folder) == Result("succeeded", expected)
+        assert outcome(action, events[0]) == Result("succeeded", expected)
     engines.close()
     assert len(spares) == 1

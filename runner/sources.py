@@ -35,6 +35,17 @@ class Sources(NamedTuple):
             action["shown"],
         )
 
+    def document(self) -> dict[str, Any]:
+        """Return the fields of an action's document."""
+        return {
+            "root": self.root,
+            "code": self.bundle,
+            "file": self.file,
+            "roots": list(self.roots),
+            "last": list(self.last),
+            "shown": dict(self.shown),
+        }
+
     @property
     def folder(self) -> str:
         """The directory to import from."""

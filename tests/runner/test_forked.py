@@ -1,0 +1,182 @@
+"""Children in processes that a fork server forks."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import psutil
+import pytest
+
+from flyte_build.runner.engines.forked import can_fork
+from flyte_build.runner.worker.preloads import FORKABLE
+from tests.support.command import Shell
+
+pytestmark = pytest.mark.skipif(not can_fork(), reason="This system has no pidfd_open(2)")
+
+TASKS = """
+import asyncio, os, random, sys, threading
+import flyte
+
+env = flyte.TaskEnvironment(name="f", env_vars={"MODE": "slow"})
+STAMP = os.urandom(8).hex()
+
+@env.task
+async def child(x: int) -> dict[str, str]:
+    print("says", x)
+    return {
+        "parent": str(os.getppid()),
+        "group": str(os.getpgid(0) == os.getpid()),
+        "stamp": STAMP,
+        "random": str(random.random()),
+        "mode": os.environ["MODE"],
+        "folder": os.getcwd(),
+        "threads": str(threading.active_count()),
+        "argv": str(sys.argv),
+    }
+
+@env.task
+async def main(n: int = 4) -> list[dict[str, str]]:
+    return list(await asyncio.gather(*(child(x) for x in range(n))))
+
+@env.task
+async def overrides() -> list[dict[str, str]]:
+    modes = ("slow", "fast", "fast", "slow")
+    return [await child.override(env_vars={"MODE": mode})(0) for mode in modes]
+
+@env.task
+async def waits(x: int) -> int:
+    print("waits", os.getppid(), flush=True)
+    while not os.path.exists(os.environ["GO"]):
+        await asyncio.sleep(0.01)
+    return x
+
+@env.task
+async def patient() -> int:
+    return sum(await asyncio.gather(*(waits(x) for x in range(6))))
+"""
+
+
+def children(flyte: Shell, task: str, **variables: str) -> list[dict[str, Any]]:
+    """Run a task, and return what its children have told."""
+    found: list[dict[str, Any]] = flyte.json("run", "forks.py", task, env=variables)["outputs"][
+        "o0"
+    ]
+    return found
+
+
+@pytest.fixture
+def forks(flyte: Shell) -> Shell:
+    """A project with tasks that tell about their process."""
+    (flyte.project / "forks.py").write_text(TASKS)
+    return flyte
+
+
+def test_a_forked_process_is_as_new(forks: Shell) -> None:
+    """The user's module, random numbers, folder and group are its own; the server is shared."""
+    found = children(forks, "main")
+    for own in ("stamp", "random", "folder"):
+        assert len({each[own] for each in found}) == 4
+    assert {each["parent"] for each in found} != {str(os.getpid())}
+    (shared,) = {(each["parent"], each["group"], each["threads"], each["argv"]) for each in found}
+    assert shared[1:] == ("True", "1", "['forks']")
+
+
+def test_forking_can_be_turned_off(forks: Shell) -> None:
+    """With FLYTE_FORK=0 each process is started by the command."""
+    started, forked = (children(forks, "main", FLYTE_FORK=value) for value in "01")
+    assert len({each["parent"] for each in started}) == 1
+    assert [{**each, "parent": ""}.keys() for each in started] == [each.keys() for each in forked]
+
+
+def test_other_variables_have_another_server(forks: Shell) -> None:
+    """A process has its variables from its beginning."""
+    found = children(forks, "overrides")
+    assert [each["mode"] for each in found] == ["slow", "fast", "fast", "slow"]
+    servers = [each["parent"] for each in found]
+    assert servers[0] == servers[3] != servers[1] == servers[2]
+
+
+def test_a_killed_server_is_started_again(forks: Shell) -> None:
+    """Its children are lost, or end by themselves; none has failed, and the run goes on."""
+    go = forks.project / "go"
+    command = forks.start("run", "--env", f"GO={go}", "forks.py", "patient")
+    assert command.stdout is not None
+    line = command.stdout.readline()
+    while "waits" not in line:
+        line = command.stdout.readline()
+    server = int(line.split()[-1])
+    assert "fork_server" in " ".join(psutil.Process(server).cmdline())
+    os.kill(server, signal.SIGKILL)
+    go.touch()
+    output, errors = command.communicate(timeout=60)
+    assert command.returncode == 0 and output.endswith("15\n"), errors
+    actions = forks.json("get", "run", forks.last_run()["name"])["actions"]
+    assert {each["phase"] for each in actions} == {"succeeded"}
+
+
+COMPUTES = {
+    "numpy": "numpy.linalg.inv(numpy.eye(200) * 2).sum()",
+    "pandas": "pandas.DataFrame({'a': [1, 1, 2], 'b': [1, 2, 3]}).groupby('a').sum().b.sum()",
+    "pyarrow": "pyarrow.compute.sum(pyarrow.array(range(100_000))).as_py()",
+    "scipy": "scipy.linalg.det(scipy.linalg.hilbert(3))",
+    "sklearn": "LinearRegression().fit([[1], [2], [3]], [2, 4, 6]).predict([[4]])[0]",
+    "pydantic": "pydantic.TypeAdapter(list[int]).validate_python(['1', '2'])[1]",
+    "requests": "len(requests.Request('GET', 'http://a.example').prepare().url)",
+    "yaml": "yaml.safe_load('a: [1, 2]')['a'][1]",
+}
+MORE = {
+    "pyarrow": "import pyarrow.compute",
+    "scipy": "import scipy.linalg",
+    "sklearn": "from sklearn.linear_model import LinearRegression",
+}
+IMPORTS = """
+import asyncio, sys
+import flyte
+
+env = flyte.TaskEnvironment(name="p")
+EARLY = "{package}" in sys.modules
+import {package}
+{more}
+
+@env.task
+async def child(x: int) -> tuple[bool, float]:
+    return EARLY, float({computes})
+
+@env.task
+async def main() -> list[tuple[bool, float]]:
+    return [(EARLY, float({computes})), *await asyncio.gather(child(1), child(2))]
+"""
+
+
+@pytest.mark.parametrize("package", FORKABLE)
+def test_packages_compute_in_forks(flyte: Shell, package: str) -> None:
+    """A package that its caller has imported is there before a forked child imports it."""
+    pytest.importorskip(package)
+    computes, more = COMPUTES[package], MORE.get(package, "")
+    (flyte.project / "packs.py").write_text(
+        IMPORTS.format(package=package, more=more, computes=computes)
+    )
+    root, *forked = flyte.json("run", "packs.py", "main")["outputs"]["o0"]
+    assert root[0] is False and [early for early, _ in forked] == [True, True]
+    assert [value for _, value in forked] == [pytest.approx(root[1])] * 2
+
+
+HARMFUL = """
+import threading, time
+threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+safe_load = str
+"""
+
+
+def test_a_package_that_starts_a_thread_is_imported_in_the_fork(flyte: Shell) -> None:
+    """The server that has imported it forks no more; another one forks without it."""
+    (flyte.project / "lib").mkdir()
+    (flyte.project / "lib/yaml.py").write_text(HARMFUL)
+    (flyte.project / "packs.py").write_text(
+        IMPORTS.format(package="yaml", more="", computes="len(yaml.safe_load(1))")
+    )
+    variables = {"PYTHONPATH": f"{flyte.project}/lib"}
+    done = flyte.json("run", "packs.py", "main", env=variables)
+    assert done["outputs"]["o0"] == [[False, 1.0]] * 3
