@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from flyte_build.runner.history.rows import PHASES, ActionRow
+from flyte_build.runner.history.history import History
+from flyte_build.runner.history.rows import PHASES, ActionRow, RunRow
+from flyte_build.runner.history.tree import FAILED, Alike, TreeRows
 from flyte_build.text.wording import printable
 
 from .console import Console
 from .listing import cut, print_lines, width
 from .run_rows import reason, seconds
 
-_FEW = 5  # Calls of one task that are shown one by one.
+FEW = 5  # Calls of one task that are shown one by one.
 _DEEPEST = 8  # Levels that are indented.
 _WIDEST = 60  # Columns of the names, at most.
 _STATE = 32  # Columns that a terminal keeps for phase, seconds, and the beginning of a reason.
-_FAILED = ("failed", "timed_out")
 _SHORTEST = 6  # Characters of a short name, as in the output of children.
 
 
 class ActionTree:
-    """Actions of a run, the root first, by their parents."""
+    """Actions of a run below its root, by their parents; `names` are those of all actions."""
 
-    def __init__(self, actions: Sequence[ActionRow]) -> None:
-        self.root = actions[0]
+    def __init__(self, root: ActionRow, actions: Sequence[ActionRow], names: Sequence[str]) -> None:
+        self.root = root
         self._below: dict[str, list[ActionRow]] = {}
-        for action in actions[1:]:
-            self._below.setdefault(action.parent or self.root.name, []).append(action)
-        self._length = _length([action.name for action in actions[1:]])
-        self._failed = self._with_failures(actions)
+        for action in actions:
+            self._below.setdefault(action.parent or root.name, []).append(action)
+        self._length = _length(names)
 
     def short(self, action: ActionRow) -> str:
         """Return the beginning of an action's name that no other action has."""
@@ -48,41 +47,73 @@ class ActionTree:
             yield depth, action
             waiting += [(depth + 1, child) for child in reversed(self.below(action))]
 
-    def has_failure(self, action: ActionRow) -> bool:
-        """Whether an action or one below it has failed."""
-        return action.name in self._failed
-
-    def _with_failures(self, actions: Sequence[ActionRow]) -> set[str]:
-        parents = {action.name: action.parent for action in actions}
-        found: set[str] = set()
-        for action in actions:
-            name = action.name if action.phase in _FAILED else None
-            while name is not None and name not in found:
-                found.add(name)
-                name = parents.get(name)
-        return found
-
 
 class Fold(NamedTuple):
-    """Calls of the same task by the same parent, in the same group."""
+    """Calls of the same task by the same parent, in the same group.
 
-    actions: list[ActionRow]
-    hidden: int  # Actions below them that are not shown.
+    Of these, `opened` are shown, because something has failed; `hidden` actions below the others
+    are not.
+    """
+
+    alike: Alike
+    opened: Sequence[ActionRow]
+    hidden: int
 
 
-def folded(tree: ActionTree) -> Iterator[tuple[int, ActionRow | Fold]]:
-    """Yield the lines of a tree with their depths; of a fold, the failed actions follow."""
-    waiting: list[tuple[int, ActionRow | Fold]] = [(0, tree.root)]
-    while waiting:
-        depth, line = waiting.pop()
-        yield depth, line
-        if isinstance(line, Fold):
-            inner: list[ActionRow | Fold] = [
-                each for each in line.actions if tree.has_failure(each)
-            ]
-        else:
-            inner = list(_folds(tree, tree.below(line)))
-        waiting += [(depth + 1, each) for each in reversed(inner)]
+class Folds:
+    """Lines of a tree in which calls that are alike are folded."""
+
+    def __init__(self, tree: ActionTree, rows: TreeRows) -> None:
+        self._tree, self._groups = tree, dict[str, list[Alike]]()
+        for alike in sorted(rows.groups, key=lambda each: each.place):
+            self._groups.setdefault(alike.parent, []).append(alike)
+        self._failed = _with_failures(rows.actions)
+
+    def lines(self) -> Iterator[tuple[int, ActionRow | Fold]]:
+        """Yield the lines with their depths; of a fold, the actions with failures follow."""
+        waiting: list[tuple[int, ActionRow | Fold]] = [(0, self._tree.root)]
+        while waiting:
+            depth, line = waiting.pop()
+            yield depth, line
+            inner = line.opened if isinstance(line, Fold) else self._below(line)
+            waiting += [(depth + 1, each) for each in reversed(inner)]
+
+    def _below(self, action: ActionRow) -> list[ActionRow | Fold]:
+        """Return the lines below an action, in order; a fold has the place of its first action."""
+        children: dict[tuple[str, str], list[ActionRow]] = {}
+        for child in self._tree.below(action):
+            children.setdefault((child.task, child.group), []).append(child)
+        placed: list[tuple[int, ActionRow | Fold]] = []
+        for alike in self._groups.get(action.name, ()):
+            known = children.get((alike.task, alike.group), [])
+            if alike.number <= FEW:
+                placed += [(child.place, child) for child in known]
+                continue
+            opened = [child for child in known if child.name in self._failed]
+            shut = (child for child in known if child.name not in self._failed)
+            fold = Fold(alike, opened, sum(map(self._count_below, shut)))
+            placed.append((alike.place, fold))
+        return [line for _, line in sorted(placed, key=lambda each: each[0])]
+
+    def _count_below(self, action: ActionRow) -> int:
+        count, waiting = 0, [action]
+        while waiting:
+            parent = waiting.pop()
+            count += sum(alike.number for alike in self._groups.get(parent.name, ()))
+            waiting += self._tree.below(parent)
+        return count
+
+
+def _with_failures(actions: Sequence[ActionRow]) -> set[str]:
+    """Return the names of actions that have failed, or have one below them that has."""
+    parents = {action.name: action.parent for action in actions}
+    found: set[str] = set()
+    for action in actions:
+        name = action.name if action.phase in FAILED else None
+        while name is not None and name not in found:
+            found.add(name)
+            name = parents.get(name)
+    return found
 
 
 def indent(depth: int) -> str:
@@ -90,14 +121,18 @@ def indent(depth: int) -> str:
     return "  " * min(depth, _DEEPEST)
 
 
-def print_tree(console: Console, run: str, actions: Sequence[ActionRow], limit: int | None) -> None:
-    """Print the tree of a run's actions, at most `limit` lines of it."""
-    tree = ActionTree(actions)
-    lines = list(folded(tree))
+def print_tree(console: Console, history: History, row: RunRow, limit: int | None) -> None:
+    """Print the tree of a run's actions, if there are any, at most `limit` lines of it."""
+    rows = history.tree(row.name, FEW)
+    if not rows.groups:
+        return
+    tree = ActionTree(row.root(), rows.actions, rows.names)
+    lines = list(Folds(tree, rows).lines())
     names = [indent(depth) + printable(_name(tree, line)) for depth, line in lines]
     if columns := width():
         names = [cut(name, columns - _STATE) for name in names]
     widest = min(_WIDEST, max(map(len, names)))
+    console.print("")
     print_lines(
         console,
         [
@@ -105,41 +140,17 @@ def print_tree(console: Console, run: str, actions: Sequence[ActionRow], limit: 
             for name, (_, line) in zip(names, lines, strict=True)
         ],
         limit,
-        f"flyte get run {run}",
+        f"flyte get run {row.name}",
     )
-
-
-def _folds(tree: ActionTree, siblings: Sequence[ActionRow]) -> Iterator[ActionRow | Fold]:
-    """Yield siblings in order, and each fold in the place of its first action."""
-    alike: dict[tuple[str, str], list[ActionRow]] = {}
-    for action in siblings:
-        alike.setdefault((action.task, action.group), []).append(action)
-    for action in siblings:
-        found = alike[action.task, action.group]
-        if len(found) <= _FEW:
-            yield action
-        elif found[0] is action:
-            shut = (each for each in found if not tree.has_failure(each))
-            yield Fold(found, sum(_count_below(tree, each) for each in shut))
-
-
-def _count_below(tree: ActionTree, action: ActionRow) -> int:
-    count, waiting = 0, [action]
-    while waiting:
-        below = tree.below(waiting.pop())
-        count += len(below)
-        waiting += below
-    return count
 
 
 def _name(tree: ActionTree, line: ActionRow | Fold) -> str:
     if isinstance(line, Fold):
-        first = line.actions[0]
-        return f"{len(line.actions):,} x {_task(first)}"
+        return f"{line.alike.number:,} x {_task(line.alike)}"
     return f"{tree.short(line)} {_task(line)}"
 
 
-def _task(action: ActionRow) -> str:
+def _task(action: ActionRow | Alike) -> str:
     """Return the name of an action's task, with a group that was named by the user."""
     own = action.group and action.group != f"{action.task}_map"
     return f"{action.task} [{action.group}]" if own else action.task
@@ -147,7 +158,7 @@ def _task(action: ActionRow) -> str:
 
 def _state(line: ActionRow | Fold) -> str:
     if isinstance(line, Fold):
-        phases = Counter(each.phase for each in line.actions)
+        phases = line.alike.phases
         counts = [f"{phases[it]:,} {it.replace('_', ' ')}" for it in PHASES if phases[it]]
         more = f" (and {line.hidden:,} below)" if line.hidden else ""
         return ", ".join(counts) + more

@@ -133,12 +133,9 @@ def _show_run(
         console.print(f"{'why':8} {row.why}")
     if result:
         print_values(console, "output", result.outputs, f"flyte -of json get io {row.name}")
-    actions = history.actions(row.name)
-    if len(actions) > 1:
-        from .action_tree import print_tree
+    from .action_tree import print_tree
 
-        console.print("")
-        print_tree(console, row.name, actions, limit)
+    print_tree(console, history, row, limit)
 
 
 def _told(result: Result | None) -> dict[str, Any]:

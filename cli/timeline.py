@@ -23,7 +23,8 @@ Spans = Sequence[tuple[float, float | None]]
 
 def print_timeline(console: Console, history: History, run: RunRow, limit: int | None) -> None:
     """Print the bars of a run's actions, at most `limit` of them."""
-    tree = ActionTree(history.actions(run.name))
+    root, *below = history.actions(run.name)
+    tree = ActionTree(root, below, [action.name for action in below])
     spans = history.attempts(run.name)
     actions = list(tree.all())
     names = [f"{indent(depth)}{tree.short(each)} {each.task}" for depth, each in actions]

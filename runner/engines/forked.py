@@ -47,10 +47,13 @@ class ForkServer:
         said = os.memfd_create("flyte-fork-server")  # A pipe that nobody reads would fill.
         try:
             pid = spawn(python, environment, "fork_server", theirs.fileno(), said, said)
-            self._server = Worker(pid, -1, {})
+        except OSError:
+            self._socket.close()
+            raise
         finally:
             theirs.close()
             os.close(said)
+        self._server = Worker(pid, -1, {})
         self._socket.setblocking(False)
         self._imported: set[str] = set()
         self._spares: deque[Forked] = deque()
@@ -220,12 +223,7 @@ class ForkServers:
         self._gone: list[ForkServer] = []
         self._losses: Counter[_Kind] = Counter()
 
-    def fork(
-        self,
-        python: str,
-        environment: Mapping[str, str],
-        call: Call,
-    ) -> Forked | None:
+    def fork(self, python: str, environment: Mapping[str, str], call: Call) -> Forked | None:
         """Return a worker for a call, whose packages it has imported already.
 
         It is None if there are too many servers, or if this one was lost repeatedly.

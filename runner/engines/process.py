@@ -266,7 +266,11 @@ def _give(worker: WorkerProcess, action: Action, order: dict[str, Any]) -> None:
         with storing("write an action"):
             action.write()
         text = json.dumps(order)
-    os.write(worker.control, text.encode() + b"\n")
+    try:
+        os.write(worker.control, text.encode() + b"\n")
+    except BrokenPipeError:
+        if not worker.sends_result:  # A fork that was killed before is lost, which is found later.
+            raise
 
 
 def _dismiss(worker: WorkerProcess) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -141,42 +141,30 @@ def read_actions(database: Database, run: str, beginning: str = "") -> list[Acti
 
     With `beginning`, only those whose names begin with it.
     """
+    return select_actions(
+        database, "run=? AND name>=? AND name<?", (run, beginning, f"{beginning}\uffff")
+    )
+
+
+def select_actions(database: Database, where: str, values: Sequence[str]) -> list[ActionRow]:
+    """Return the actions below roots for which an SQL condition holds, in the order of their calls.
+
+    `values` are those of the condition.
+    """
     rows = database.execute(
         'SELECT name, task, parent, "group", engine, phase, attempts, queued, started, ended,'
-        " recovered, result FROM actions WHERE run=? AND name>=? AND name<? ORDER BY rowid",
-        (run, beginning, f"{beginning}\uffff"),
+        " CASE phase WHEN 'succeeded' THEN NULL ELSE result END, recovered, rowid"
+        f" FROM actions WHERE {where} ORDER BY rowid",
+        values,
     )
     return [
-        ActionRow(
-            name=name,
-            task=task,
-            parent=parent,
-            group=group,
-            engine=engine,
-            phase=phase,
-            attempts=attempts,
-            cached=False,
-            queued=queued,
-            started=started,
-            ended=ended,
-            recovered_from=recovered,
-            why=json.loads(result or "{}").get("error", {}).get("message", ""),
-        )
-        for (
-            name,
-            task,
-            parent,
-            group,
-            engine,
-            phase,
-            attempts,
-            queued,
-            started,
-            ended,
-            recovered,
-            result,
-        ) in rows
+        ActionRow._make((*row[:7], False, *row[7:10], _why(row[10]), *row[11:])) for row in rows
     ]
+
+
+def _why(result: str | None) -> str:
+    """Return the message of the error in a result, as JSON text, or ""."""
+    return json.loads(result).get("error", {}).get("message", "") if result else ""
 
 
 def read_attempts(database: Database, run: str) -> dict[str, list[tuple[float, float | None]]]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from .actions import Actions, EarlierRun
     from .rows import ActionRow, Filter, RunRow
+    from .tree import TreeRows
 
 FORMAT = 1
 _ALPHABET = "0123456789abcdefghijkmnpqrstuvwxyz"
@@ -285,6 +286,15 @@ class History:
         from .actions import read_actions
 
         return [self.get(name).root(), *read_actions(self._database, name)]
+
+    def tree(self, name: str, few: int) -> TreeRows:
+        """Return the actions of a run for a tree in which more than a `few` alike are folded.
+
+        Raises `NotFound`.
+        """
+        from .tree import read_tree
+
+        return read_tree(self._database, self.get(name).name, few)
 
     def attempts(self, name: str) -> dict[str, list[tuple[float, float | None]]]:
         """Return when the attempts of a run's children began and ended, by the child."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from flyte_build.runner.action import ROOT
 from flyte_build.runner.result import Phase
@@ -13,12 +13,12 @@ from flyte_build.runner.result import Phase
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
-@dataclass(frozen=True)
-class ActionRow:
+class ActionRow(NamedTuple):
     """An action of a run in the history.
 
     Times are seconds since the epoch; `started` is None if it never ran. `why` is the message of
-    its error, or "", `recovered_from` the run that its result was taken from, or "".
+    its error, or "", `recovered_from` the run that its result was taken from, or "". Actions are
+    called in the order of their `place`.
     """
 
     name: str
@@ -34,6 +34,7 @@ class ActionRow:
     ended: float | None
     why: str
     recovered_from: str = ""
+    place: int = 0
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from flyte_build.cas.database import Database, open_database
 
-VERSION = 3
+VERSION = 4
 # An action's place in its run is its rowid; `changes` numbers what readers can resume from.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs(
@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS actions(
   queued REAL NOT NULL, started REAL, ended REAL, recovered TEXT NOT NULL, inputs TEXT NOT NULL,
   result TEXT);
 CREATE UNIQUE INDEX IF NOT EXISTS actions_name ON actions(run, name);
+CREATE INDEX IF NOT EXISTS actions_tree ON actions(run, parent, task, "group", phase);
 CREATE TABLE IF NOT EXISTS attempts(
   run TEXT NOT NULL, action TEXT NOT NULL, number INTEGER NOT NULL, phase TEXT NOT NULL,
   started REAL NOT NULL, ended REAL, why TEXT NOT NULL, PRIMARY KEY(run, action, number))

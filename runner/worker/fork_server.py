@@ -19,6 +19,7 @@ import json
 import os
 import socket
 import sys
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from flyte_build.runner.sources import Sources
@@ -82,6 +83,8 @@ def _fork(server: socket.socket, *descriptors: int) -> None:
     else:
         if pid == 0:
             _become_worker(server, *descriptors)
+        with suppress(OSError):  # The worker does so, too: whichever comes first.
+            os.setpgid(pid, pid)
         end = os.pidfd_open(pid)
         socket.send_fds(server, [json.dumps(pid).encode()], [end])
         os.close(end)
