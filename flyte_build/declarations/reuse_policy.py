@@ -20,8 +20,8 @@ class ReusePolicy:
     seconds, at least 30. Workers serve all runs (`scope="global"`) or one (`"run"`), each up to
     `concurrency` actions at once.
 
-    It is always accepted; an engine that cannot keep workers reports that. Raises
-    `DeclarationError`.
+    Processes are kept for the calls of one run, each for one action at a time; an engine that
+    cannot keep workers reports that. Raises `DeclarationError`.
     """
 
     replicas: int | tuple[int, int] = 2

@@ -210,11 +210,12 @@ class Controller:
     def _policy(self, call: Call) -> Policy:
         """Return the policy of a call, whose needs fit this machine. Raises `PreparationError`."""
         policy = policy_of(call.task, call.run.lost_retries)
-        note = beyond(call.task, policy.needs, self._capacity.slots)
+        claim, total = policy.claim, self._capacity.slots
+        note = beyond(call.task, claim.slots, total)
         if note and note not in self._noted:
             self._reporter.note(note)
             self._noted.add(note)
-        return policy._replace(needs=policy.needs.capped(self._capacity.slots))
+        return policy._replace(claim=claim._replace(slots=claim.slots.capped(total)))
 
     def _add(self, id: str, placed: Placed) -> None:
         self._placed[id] = placed

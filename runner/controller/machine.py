@@ -14,14 +14,14 @@ from typing import Literal, NamedTuple
 from flyte_build.runner.result import Failure, Result
 
 from .queue import Queue
-from .slots import Pool, Slots
+from .slots import Claim, Pool, Slots
 
 _GRACE = 5.0  # Seconds that an attempt has to end when it is asked to.
 _Alarm = Literal["ready", "queued", "runtime", "deadline", "kill"]
 
 
 class Policy(NamedTuple):
-    """Rules for the attempts of an action: retries, limits of time in seconds, and slots.
+    """Rules for the attempts of an action: retries, limits of time in seconds, and its claim.
 
     `retries` count failures, `lost_retries` attempts whose worker was lost. `backoff` is the wait
     before each retry. `max_queued` limits the wait for slots, `max_runtime` one attempt, and
@@ -34,7 +34,7 @@ class Policy(NamedTuple):
     max_queued: float | None = None
     max_runtime: float | None = None
     deadline: float | None = None
-    needs: Slots = Slots(cpu=1.0, actions=1)
+    claim: Claim = Claim(Slots(cpu=1.0, actions=1))
 
 
 class Queued(NamedTuple):
@@ -208,7 +208,7 @@ class Machine:
     def _ring(self, now: float, kind: _Alarm, action: _Action) -> None:
         limits = action.policy
         if kind == "ready":
-            self._queue.add(action.id, _parent(action), limits.needs)
+            self._queue.add(action.id, _parent(action), limits.claim)
         elif kind == "kill":
             self._effects.append(Stop(action.id, action.attempt, at_once=True))
         elif kind == "runtime":
@@ -254,7 +254,7 @@ class Machine:
         if seconds > 0:
             self._alarm(now + seconds, "ready", action)
         else:
-            self._queue.add(action.id, _parent(action), action.policy.needs)
+            self._queue.add(action.id, _parent(action), action.policy.claim)
 
     def _place(self, now: float) -> None:
         for id in self._queue.place(self._pool):
@@ -316,7 +316,7 @@ class Machine:
         return action.failures <= action.policy.retries
 
     def _end(self, now: float, action: _Action, result: Result) -> None:
-        self._queue.remove(action.id, _parent(action), action.policy.needs)
+        self._queue.remove(action.id, _parent(action), action.policy.claim)
         self._pool.release(action.id)
         action.phase, action.result, action.verdict = "ended", result, None
         action.turn += 1
@@ -325,7 +325,7 @@ class Machine:
         if above := action.parent:
             del above.children[action.id]
             if above.phase == "running" and not above.children:
-                self._pool.take(above.id, above.policy.needs)
+                self._pool.take(above.id, above.policy.claim)
         for child in list(action.children.values()):
             self._abort(now, child, f"{action.id} ended before it")
 

@@ -8,7 +8,7 @@ from flyte_build.runner.action import CONDITION
 from flyte_build.runner.limits import Limits
 
 from .machine import Policy
-from .slots import Slots
+from .slots import Claim, Slots
 
 
 def policy_of(task: TaskSpec, lost_retries: int) -> Policy:
@@ -18,7 +18,7 @@ def policy_of(task: TaskSpec, lost_retries: int) -> Policy:
     """
     operational = task.operational
     if task.semantic.environment == CONDITION:
-        return Policy(lost_retries=lost_retries, needs=Slots())
+        return Policy(lost_retries=lost_retries, claim=Claim(Slots()))
     limits = Limits.of(operational.options.get("resources") or {}, requests=True)
     return Policy(
         retries=operational.retries,
@@ -27,13 +27,22 @@ def policy_of(task: TaskSpec, lost_retries: int) -> Policy:
         max_queued=operational.max_queued,
         max_runtime=operational.timeout,
         deadline=operational.deadline,
-        needs=Slots(
-            cpu=1.0 if limits.cpu is None else limits.cpu,
-            memory=limits.memory or 0,
-            gpu=limits.gpus,
-            actions=1,
+        claim=Claim(
+            Slots(
+                cpu=1.0 if limits.cpu is None else limits.cpu,
+                memory=limits.memory or 0,
+                gpu=limits.gpus,
+                actions=1,
+            ),
+            *_team(task),
         ),
     )
+
+
+def _team(task: TaskSpec) -> tuple[str, int]:
+    """Return the team of kept workers that serves a task, and their number; "" without one."""
+    reuse = task.operational.options.get("reusable")
+    return (task.semantic.environment, max(1, reuse["replicas"][1])) if reuse else ("", 0)
 
 
 def beyond(task: TaskSpec, needs: Slots, total: Slots) -> str:

@@ -68,7 +68,7 @@ def carry_out(
     call = call._replace(inputs=inputs, context=call.run.context)
     _say_what_differs(engine, call, reporter)
     capacity = endless_capacity() if engine.runs_here else machine_capacity(call.run.max_actions)
-    beyond(call.task, policy_of(call.task, 0).needs, capacity.slots)
+    beyond(call.task, policy_of(call.task, 0).claim.slots, capacity.slots)
     name = history.begin(call)
     folder, url = history.run_folder(name), history.url(name)
     controller: Controller | None = None
@@ -117,7 +117,7 @@ def refuse_missing_gpus(tasks: Iterable[TaskSpec]) -> None:
     """Raise `PreparationError` if a task needs more GPUs than this machine has."""
     capacity: Capacity | None = None
     for task in tasks:
-        needs = policy_of(task, 0).needs
+        needs = policy_of(task, 0).claim.slots
         if needs.gpu:
             capacity = capacity or machine_capacity(None)
             beyond(task, needs, capacity.slots)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 
@@ -40,23 +41,38 @@ class Slots(NamedTuple):
         )
 
 
+class Claim(NamedTuple):
+    """Share of an action while it runs: slots, and one of `most` workers of a `team`, if any."""
+
+    slots: Slots
+    team: str = ""
+    most: int = 0
+
+
 class Pool:
-    """Slots of a machine, of which actions hold some.
+    """Slots of a machine, and workers of teams, of which actions hold some.
 
     The free amounts may be negative: an action that resumes does not wait for its slots again.
     """
 
     def __init__(self, total: Slots) -> None:
         self.total, self.free = total, total
-        self._held: dict[str, Slots] = {}
+        self._held: dict[str, Claim] = {}
+        self._busy: Counter[str] = Counter()  # Workers of each team.
 
-    def take(self, holder: str, needs: Slots) -> None:
-        """Give slots to a holder that has none, even if they are not free."""
+    def is_busy(self, claim: Claim) -> bool:
+        """Whether all workers of a claim's team are busy."""
+        return bool(claim.team) and self._busy[claim.team] >= claim.most
+
+    def take(self, holder: str, claim: Claim) -> None:
+        """Give a claim to a holder that has none, even if it is not free."""
         if holder not in self._held:
-            self._held[holder] = needs
-            self.free = self.free.minus(needs)
+            self._held[holder] = claim
+            self.free = self.free.minus(claim.slots)
+            self._busy[claim.team] += 1
 
     def release(self, holder: str) -> None:
-        """Take back the slots of a holder, if it has any."""
+        """Take back the claim of a holder, if it has any."""
         if (held := self._held.pop(holder, None)) is not None:
-            self.free = self.free.plus(held)
+            self.free = self.free.plus(held.slots)
+            self._busy[held.team] -= 1

@@ -1,4 +1,4 @@
-"""What a folded tree of a run's actions shows, without reading all of them."""
+"""Actions that a folded tree of a run shows, without reading all of them."""
 
 from __future__ import annotations
 

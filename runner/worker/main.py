@@ -52,7 +52,8 @@ AHEAD = [
 
 
 _used: list[str] = []  # The bundle that is imported from.
-_terminated: list[int] = []  # The signal that ended the task, if any.
+terminated: list[int] = []
+"""The signal that has ended the task, if any."""
 
 
 def main() -> None:
@@ -73,15 +74,30 @@ def begin() -> None:
 
 
 def work() -> NoReturn:
-    """Wait for an action, run it, and end this process."""
+    """Wait for an order, carry it out, and end this process."""
     line = os.fdopen(os.dup(CONTROL), "rb", closefd=True).readline()
     if not line.endswith(b"\n"):
         os._exit(0)
+    order = json.loads(line)
+    if order.get("keeps"):
+        from .kept import serve
+
+        serve(order)
     _thread.start_new_thread(_watch, ())
+    result = carry_out(order)
+    try:
+        send(result, order)
+    except OSError as error:
+        _print(f"Cannot write the result: {error}\n")
+        finish(NO_RESULT)
+    finish(1 if result.error else 0, then=end_children)
+
+
+def carry_out(order: Mapping[str, Any]) -> Result:
+    """Run the action of an order, and return its result."""
     signal.signal(signal.SIGTERM, _terminate)
     # The command's parent may have blocked it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    order = json.loads(line)
     if (action := order.get("action")) is None:
         with open(f"{order['folder']}/action.json", encoding="utf-8") as file:
             action = json.load(file)
@@ -117,18 +133,18 @@ def work() -> NoReturn:
 
         if advice := hint(result.error, sources, work):
             result = result.advised(advice)
-    if result.error and result.error.traceback and not _terminated:
+    if result.error and result.error.traceback and not terminated:
         _print(result.error.traceback)
-    try:
-        if "action" in order:
-            with os.fdopen(os.dup(CONTROL), "wb") as control:
-                control.write(result.encoded())
-        else:
-            result.write(order["folder"])
-    except OSError as error:
-        _print(f"Cannot write the result: {error}\n")
-        finish(NO_RESULT)
-    finish(1 if result.error else 0, then=_end_children)
+    return result
+
+
+def send(result: Result, order: Mapping[str, Any]) -> None:
+    """Send the result of an order the way the order has come. Raises `OSError`."""
+    if "action" not in order:
+        result.write(order["folder"])
+        return
+    with os.fdopen(os.dup(CONTROL), "wb") as control:
+        control.write(result.encoded() + b"\n")
 
 
 def _inline(result: Result, action: Mapping[str, Any]) -> Result:
@@ -259,12 +275,12 @@ def _watch() -> None:
     while os.read(CONTROL, 1):
         pass
     try:
-        _end_children()
+        end_children()
     finally:  # In any case the group ends, including this process.
         os.killpg(0, signal.SIGKILL)
 
 
-def _end_children() -> None:
+def end_children() -> None:
     """Kill all processes that this one has started, including those that left its process group.
 
     The group itself is killed by the process that reaps this one.
@@ -283,5 +299,5 @@ def _end_children() -> None:
 
 
 def _terminate(number: int, frame: Any) -> None:
-    _terminated.append(number)
+    terminated.append(number)
     raise SystemExit(128 + number)  # An exception lets the task's `finally` blocks run.

@@ -74,7 +74,7 @@ def forks(flyte: Shell) -> Shell:
 
 
 def test_a_forked_process_is_as_new(forks: Shell) -> None:
-    """The user's module, random numbers, folder and group are its own; the server is shared."""
+    """The user's module, random numbers, directory and group are its own; the server is shared."""
     found = children(forks, "main")
     for own in ("stamp", "random", "folder"):
         assert len({each[own] for each in found}) == 4

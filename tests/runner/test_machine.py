@@ -21,7 +21,7 @@ from flyte_build.runner.controller.machine import (
     Start,
     Stop,
 )
-from flyte_build.runner.controller.slots import Slots
+from flyte_build.runner.controller.slots import Claim, Slots
 from flyte_build.runner.result import Failure, Result
 
 pytestmark = pytest.mark.quick
@@ -139,19 +139,22 @@ class Simulation:
                 self._carry_out_one(effect)
             for effect in effects:
                 if isinstance(effect, Start):
-                    self._check_slots(self.programs[effect.action].policy.needs)
+                    self._check_claim(self.programs[effect.action].policy.claim)
 
-    def _check_slots(self, needs: Slots) -> None:
-        """Check that nothing is started that needs more than is free.
+    def _check_claim(self, claim: Claim) -> None:
+        """Check that nothing is started that takes more than is free.
 
         An action that waits for children holds nothing; one that resumes may hold what is not free.
         """
-        held = Slots()
+        held, team = Slots(), 0
         for id in self.attempts:
             if not any(True for _ in self.machine.children(id)):
-                held = held.plus(self.programs[id].policy.needs)
+                own = self.programs[id].policy.claim
+                held = held.plus(own.slots)
+                team += own.team == claim.team
         lacking = held.lacking(self.total)
-        assert not needs.only(lacking).lacking(Slots()), self.log
+        assert not claim.slots.only(lacking).lacking(Slots()), self.log
+        assert not claim.team or team <= claim.most, self.log
 
     def _carry_out_one(self, effect: Start | Stop | Retry | End | Queued) -> None:
         id = effect.action
@@ -186,6 +189,11 @@ amounts = st.builds(
     gpu=st.sampled_from([0, 0, 0, 1]),
     actions=st.just(1),
 )
+TEAMS = [
+    Claim(Slots(cpu=1.0, actions=1), "narrow", 1),
+    Claim(Slots(cpu=0.5, actions=1), "wide", 2),
+    Claim(Slots(gpu=1, actions=1), "wide", 2),
+]
 policies = st.builds(
     Policy,
     retries=st.integers(0, 2),
@@ -194,7 +202,7 @@ policies = st.builds(
     max_queued=st.sampled_from([None, None, 0.5, 3.0]),
     max_runtime=st.sampled_from([None, None, 0.5, 5.0]),
     deadline=st.sampled_from([None, None, 2.0, 20.0]),
-    needs=amounts,
+    claim=st.builds(Claim, amounts) | st.sampled_from([*TEAMS]),
 )
 outcomes = st.lists(
     st.sampled_from(["succeeds", "succeeds", "succeeds", "fails", "is lost"]),
@@ -253,10 +261,19 @@ def test_the_processors_limit_what_runs() -> None:
 
 def test_a_task_without_a_gpu_passes_one_that_waits_for_it() -> None:
     """The one for the GPU is not overtaken by another for it, though."""
-    gpu = Policy(needs=Slots(cpu=1.0, gpu=1, actions=1))
+    gpu = Policy(claim=Claim(Slots(cpu=1.0, gpu=1, actions=1)))
     root = Program(children=[Program(gpu, 3.0), Program(gpu, 1.0), *[Program()] * 2], seconds=0.0)
     simulation = Simulation(root)
     assert simulation.run() == GOOD and simulation.now == 4.0
+
+
+def test_a_team_has_so_many_workers() -> None:
+    """More calls wait for a worker of their team; other calls pass them, and so may their own."""
+    one = Policy(claim=Claim(Slots(actions=1), "team", 1))
+    simulation = Simulation(Program(children=[Program(one, 2.0)] * 3 + [Program()], seconds=0.0))
+    assert simulation.run() == GOOD and simulation.now == 6.0
+    nested = Program(one, 1.0, children=[Program(one, 1.0)])
+    assert Simulation(nested).run() == GOOD
 
 
 def test_a_retry_takes_over_what_its_first_attempt_has_got() -> None:

@@ -1,0 +1,213 @@
+"""Attempts in workers: their orders, their output, their results, and their ends."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import time
+from typing import Any, Protocol
+
+from flyte_build.cas.os_errors import storing
+from flyte_build.runner.action import Action
+
+from .kept import Team
+from .output import Output
+from .protocol import Waits
+
+TURN = 0.01
+"""Seconds between two looks for the end of workers, where the system does not report it."""
+# Seconds to continue reading after a worker has ended, if another process holds its output open.
+_DRAIN = 1.0
+_CHUNK = 1 << 16
+_FLOOD = 64  # Chunks of output that are read when an action of a kept worker has ended.
+
+
+class WorkerProcess(Protocol):
+    """A process that waits for an order, and leads a process group.
+
+    `control` is a pipe, and `output` maps descriptors to read from to streams (1 or 2). If it
+    `sends_result`, `control` is a socket on which the result comes; otherwise that is a file.
+    """
+
+    control: int
+    output: dict[int, int]
+    sends_result: bool
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id; None if it is not forked yet."""
+
+    @property
+    def end(self) -> int | None:
+        """A descriptor that is readable when `has_ended` is to be asked; None if it has none."""
+
+    def has_ended(self) -> bool:
+        """Whether it has ended; the rest of its process group is killed then."""
+
+    def reap(self, *, wants_code: bool) -> int | None:
+        """Return the exit code of the process, which has ended, or None if it cannot be known.
+
+        It need not be known unless the caller `wants_code`.
+        """
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process and all its descendants."""
+
+
+class Attempt:
+    """An attempt in its worker, which is of a `team` if it is kept afterwards.
+
+    `ended` is the monotonic time of the worker's end, or of the last output since.
+    """
+
+    def __init__(
+        self, action: Action, worker: WorkerProcess, output: Output, team: Team | None
+    ) -> None:
+        self.action, self.worker, self.output, self.team = action, worker, output, team
+        for descriptor in worker.output:
+            os.set_blocking(descriptor, False)
+        self.has_terminal = any(map(os.isatty, worker.output))
+        self.sends, self.sent = worker.sends_result, bytearray()
+        if self.sends:
+            os.set_blocking(worker.control, False)
+        self.ended: float | None = None
+        self.is_asked = False
+
+    def waits(self) -> Waits:
+        """Return its output, its result, the end of its worker, and the reader of held output."""
+        read, write, seconds = list[int](), list[int](), None
+        if self.sends:
+            read.append(self.worker.control)
+        if self.output.is_held:
+            write.append(self.output.descriptor)
+        else:
+            read += self.worker.output
+        if self.ended is None:
+            if (end := self.worker.end) is None:
+                seconds = TURN
+            else:
+                read.append(end)
+        elif not self.output.is_held:
+            seconds = max(0.0, self.ended + _DRAIN - time.monotonic())
+        return Waits(read, write, seconds)
+
+    @property
+    def has_returned(self) -> bool:
+        """Whether the result is there, and the worker waits for another order."""
+        return self.team is not None and self.sent.endswith(b"\n") and not self.is_asked
+
+    def pass_on(self) -> bool:
+        """Receive the result, and pass on output. Returns whether there was output.
+
+        While output is held, nothing more is read, so that the worker waits, too. After it was
+        asked to end, the reader is not waited for.
+        """
+        while self.sends and (data := _read(self.worker.control)) is not None:
+            self.sent += data
+            self.sends = bool(data)
+        self.output.pass_on(leave=self.is_asked)
+        has_output = False
+        for descriptor in () if self.output.is_held else list(self.worker.output):
+            if (data := _read(descriptor)) is None:
+                continue
+            has_output = True
+            if data:
+                self.output.take(self.worker.output[descriptor], data)
+            else:
+                os.close(descriptor)
+                del self.worker.output[descriptor]
+            if self.ended is not None:
+                self.ended = time.monotonic()
+        self.output.pass_on(leave=self.is_asked)
+        return has_output
+
+    def is_over(self) -> bool:
+        """Whether the attempt has ended, and all of its output was passed on."""
+        if self.has_returned:  # What it has written is there, too.
+            for _ in range(_FLOOD):
+                if not self.pass_on():
+                    break
+            return not self.output.is_held and self._is_through()
+        if self.ended is None:
+            if not self.worker.has_ended():
+                return False
+            self.ended = time.monotonic()
+            self.pass_on()
+        if self.output.is_held:
+            return False
+        if self.worker.output and time.monotonic() - self.ended <= _DRAIN:
+            return False
+        return self._is_through()
+
+    def _is_through(self) -> bool:
+        self.output.end()
+        self.output.pass_on(leave=self.is_asked)
+        return not self.output.is_held
+
+    def reap(self, *, wants_code: bool) -> int | None:
+        """Return the exit code of the worker that has ended, and close everything."""
+        for descriptor in (*self.worker.output, self.worker.control):
+            os.close(descriptor)
+        self.output.close()
+        return self.worker.reap(wants_code=wants_code)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the worker and all its processes."""
+        self.is_asked = True
+        self.worker.signal(number)
+
+
+def _read(descriptor: int) -> bytes | None:
+    """Return available bytes, None if there are none yet, or b"" at the end."""
+    try:
+        return os.read(descriptor, _CHUNK)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        if error.errno != errno.EIO:  # Linux raises it for a terminal that no process has open.
+            raise
+        return b""
+
+
+def give(worker: WorkerProcess, action: Action, order: dict[str, Any]) -> None:
+    """Give a worker its order, with the action itself if that is little, or if it is kept.
+
+    Raises `BrokenPipeError` if the worker has ended, and `StoreUnavailable`.
+    """
+    text = ""
+    if worker.sends_result:
+        text = json.dumps({**order, "action": action.document()})
+    # A pipe takes no more before the worker reads. One that is kept is about to read.
+    if not text or (len(text) > _CHUNK and not order["keeps"]):
+        with storing("write an action"):
+            action.write()
+        text = json.dumps(order)
+    os.set_blocking(worker.control, True)
+    try:
+        os.write(worker.control, text.encode() + b"\n")
+    except BrokenPipeError:
+        if not worker.sends_result:  # A fork that was killed before is lost, which is found later.
+            raise
+
+
+def dismiss(worker: WorkerProcess) -> None:
+    """Kill a worker that was not needed, and forget it."""
+    worker.signal(signal.SIGKILL)
+    for descriptor in (*worker.output, worker.control):
+        os.close(descriptor)
+    while not worker.has_ended():
+        time.sleep(TURN)
+    worker.reap(wants_code=False)
+
+
+def last_words(worker: WorkerProcess) -> str:
+    """Return what a worker has said that has ended, or is about to, and forget it."""
+    words = b""
+    for descriptor in worker.output:
+        os.set_blocking(descriptor, True)
+        while data := _read(descriptor):
+            words += data
+    dismiss(worker)
+    return words[-2000:].decode(errors="replace")
