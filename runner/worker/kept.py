@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
+from flyte_build.runner.action import tidy
+
 from .execute import finish
 from .main import carry_out, end_children, send, terminated
 from .spawn import CONTROL
@@ -58,6 +60,8 @@ def serve(order: Mapping[str, Any] | None) -> NoReturn:
         end_children()
         os.environ.clear()
         os.environ.update(variables)
+        os.chdir("/")
+        tidy(order["folder"])  # Here, so that the controller need not.
         send(result, order)
         order = None if terminated else orders.next()
     finish(1 if terminated else 0)
