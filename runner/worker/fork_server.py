@@ -33,6 +33,7 @@ _CHILDREN = (  # What tasks need that are called, and call others.
     "flyte_build.declarations.cache",
     "flyte_build.declarations.describe",
     "flyte_build.declarations.resources",
+    "flyte_build.runner.action",
     "flyte_build.workspace.workspace",
     "flyte_build.values.containers",
     "flyte_build.values.times",

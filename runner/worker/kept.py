@@ -15,10 +15,8 @@ from collections.abc import Mapping
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
-from flyte_build.runner.action import tidy
-
 from .execute import finish
-from .main import carry_out, end_children, send, terminated
+from .main import carry_out, end_children, leave, send, terminated
 from .spawn import CONTROL
 
 _GRACE = 5.0  # Seconds that an idle worker has to end.
@@ -60,8 +58,7 @@ def serve(order: Mapping[str, Any] | None) -> NoReturn:
         end_children()
         os.environ.clear()
         os.environ.update(variables)
-        os.chdir("/")
-        tidy(order["folder"])  # Here, so that the controller need not.
+        leave(order["folder"])
         send(result, order)
         order = None if terminated else orders.next()
     finish(1 if terminated else 0)

@@ -90,7 +90,7 @@ def work() -> NoReturn:
     except OSError as error:
         _print(f"Cannot write the result: {error}\n")
         finish(NO_RESULT)
-    finish(1 if result.error else 0, then=end_children)
+    finish(1 if result.error else 0, then=partial(_leave, order))
 
 
 def carry_out(order: Mapping[str, Any]) -> Result:
@@ -278,6 +278,20 @@ def _watch() -> None:
         end_children()
     finally:  # In any case the group ends, including this process.
         os.killpg(0, signal.SIGKILL)
+
+
+def _leave(order: Mapping[str, Any]) -> None:
+    end_children()
+    if "action" in order:  # Its directory is used no longer.
+        leave(order["folder"])
+
+
+def leave(folder: str) -> None:
+    """Leave the directory of an action, and remove it as far as it is empty."""
+    from flyte_build.runner.action import tidy
+
+    os.chdir("/")
+    tidy(folder)
 
 
 def end_children() -> None:
