@@ -74,13 +74,13 @@ class ChildRequest:
         return self.task.semantic.environment == CONDITION
 
     @classmethod
-    def parse(cls, id: str, document: Mapping[str, Any]) -> ChildRequest:
-        """Return the request from a value that `document` returned.
+    def parse(cls, id: str, document: Mapping[str, Any], task: TaskSpec) -> ChildRequest:
+        """Return the request to call a task from a JSON value.
 
         Raises `LookupError`, `TypeError`, `ValueError` or `AttributeError` if it is invalid, or if
         `id` is not the one that follows from it.
         """
-        task, inputs = TaskSpec.parse(document["task"]), dict(document["inputs"])
+        inputs = dict(document["inputs"])
         deployment = str(document["deployment"])
         name = deployment or task.name
         right = child_id(document["parent"], name, inputs, int(document["occurrence"]))

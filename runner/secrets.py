@@ -47,4 +47,4 @@ def look_up(declared: Any, environment: Mapping[str, str]) -> Secrets:
             files[f"{mount.rstrip('/')}/{fields['key']}"] = text
         if fields.get("as_env_var") or not mount:
             variables[variable] = text
-    return Secrets(variables, files)
+    return Secrets(variables, files) if variables or files else Secrets()

@@ -13,6 +13,8 @@ from flyte_build.runner.engines.protocol import Engine
 from .engines import Engines
 
 if TYPE_CHECKING:
+    from flyte_build.declarations.spec import TaskSpec
+
     from .environments import PreparedEnvironments
     from .ready_deployments import ReadyDeployments
 
@@ -32,6 +34,7 @@ class RunPlaces:
     ) -> None:
         self._engines, self._deployed = engines, deployed
         self._environments, self._image = environments, image
+        self._tasks: dict[str, tuple[TaskSpec, TaskSpec]] = {}  # Of the last call of each name.
 
     def place(self, parent: Call, request: ChildRequest) -> tuple[Call, Engine]:
         """Return the call of a child, given its parent's, and its engine. Raises `FlyteError`."""
@@ -40,8 +43,7 @@ class RunPlaces:
         if not request.deployment and not parent.deployment:
             assert self._environments is not None
             child = child_call(parent, request)
-            image = self._image(child.task.semantic.image)
-            child = child._replace(task=child.task.change(image=image.value))
+            child = child._replace(task=self._placed(child.task))
             return self._engines.engine(*self._environments.place(child))
         task = (
             self._deployed.called(request.deployment, request.task)
@@ -51,6 +53,14 @@ class RunPlaces:
         call, container = self._deployed.place(task, request.inputs, parent.run)
         call = call._replace(context=request.context, packages=request.packages)
         return self._engines.engine(call, container)
+
+    def _placed(self, task: TaskSpec) -> TaskSpec:
+        """Return a task with the image that is chosen for it: the same one for the same task."""
+        known = self._tasks.get(task.name)
+        if known is None or known[0] is not task:
+            image = self._image(task.semantic.image).value
+            known = self._tasks[task.name] = task, task.change(image=image)
+        return known[1]
 
     def close(self) -> None:
         """Stop what is still prepared, and end the leases of deployments."""

@@ -28,6 +28,8 @@ class Capacity:
     def take_gpus(self, action: str, count: int) -> Sequence[str]:
         """Return the names of GPUs for an attempt of an action, in place of those it had."""
         self.release_gpus(action)
+        if not count:
+            return ()
         holders = Counter(name for names in self._held.values() for name in names)
         names = sorted(self._gpus, key=lambda name: holders[name])[:count]
         if names:

@@ -25,10 +25,10 @@ from .capacity import Capacity
 from .host import WorkerHost
 from .inbox import Inbox
 from .journal import Journal
-from .machine import Effect, End, Machine, Policy, Retry, Start, Stop
+from .machine import Effect, End, Machine, Retry, Start, Stop
 from .outcome import lost, outcome, system_failure
 from .placed import Answer, ChildPlaces, Ending, Placed, answer
-from .policy import beyond, policy_of
+from .policy import Policies
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -64,7 +64,7 @@ class Controller:
         self._children: ChildPlaces | None = None
         self._machine, self._capacity = Machine(capacity.slots), capacity
         self._started = time.time()
-        self._noted: set[str] = set()
+        self._policies = Policies(capacity.slots, reporter.note)
         self._placed: dict[str, Placed] = {}
         self._engines: list[Engine] = []
         self.inbox = Inbox()
@@ -91,7 +91,7 @@ class Controller:
             action = self._action(ROOT, self._placed[ROOT])
             action.write()
             known.write(action.folder)
-        self._machine.submit(time.monotonic(), ROOT, self._policy(call), known=known)
+        self._machine.submit(time.monotonic(), ROOT, self._policies.of(call), known=known)
         seen = 0
         self._carry_out()
         self._listen()  # While the first worker begins.
@@ -146,7 +146,7 @@ class Controller:
         former, known = self._placed.get(request.id), None
         if former is None and self._earlier:
             known = self._earlier.result(request.id)
-        policy, now = self._policy(placed.call), time.monotonic()
+        policy, now = self._policies.of(placed.call), time.monotonic()
         if self._machine.submit(
             now, request.id, policy, request.parent, request.parent_attempt, known
         ):
@@ -168,8 +168,9 @@ class Controller:
 
         placed, future = self._placed[parent], Future[list[Ending]]()
         placed.listeners.append(future)
-        if placed.endings[since:]:
-            placed.answer(placed.endings[since:])
+        placed.taken(since)
+        if placed.endings:
+            placed.answer([*placed.endings])
         return future
 
     def tell(self, parent: str, attempt: int, answers: Mapping[str, Answer]) -> None:
@@ -206,16 +207,6 @@ class Controller:
     def _has_failed(self, id: str) -> bool:
         result = self._machine.result(id)
         return result is not None and result.error is not None
-
-    def _policy(self, call: Call) -> Policy:
-        """Return the policy of a call, whose needs fit this machine. Raises `PreparationError`."""
-        policy = policy_of(call.task, call.run.lost_retries)
-        claim, total = policy.claim, self._capacity.slots
-        note = beyond(call.task, claim.slots, total)
-        if note and note not in self._noted:
-            self._reporter.note(note)
-            self._noted.add(note)
-        return policy._replace(claim=claim._replace(slots=claim.slots.capped(total)))
 
     def _add(self, id: str, placed: Placed) -> None:
         self._placed[id] = placed
@@ -280,15 +271,14 @@ class Controller:
             for effect in effects:
                 if isinstance(effect, End):
                     self._tell_end(effect)
+                    self._placed[effect.action].end()
 
     def _carry_out_one(self, effect: Effect) -> None:
         placed = self._placed[effect.action]
         match effect:
             case Start(id, attempt):
-                placed.attempt = attempt
+                placed.begin(attempt)
                 placed.gpus = self._capacity.take_gpus(id, self._action(id, placed).limits.gpus)
-                placed.answer([])
-                placed.endings.clear()  # Each attempt is told anew.
                 if self._earlier and attempt == 1:
                     self._earlier.bring_checkpoint(id, self._action(id, placed).folder)
                 self._start(id, placed)

@@ -83,19 +83,33 @@ class Ended(Exception):
 
 
 class _Action:
-    phase: Literal["queued", "running", "ended"] = "queued"
-    attempt: int = 0
-    failures: int = 0
-    losses: int = 0
-    asked_by: int = 0  # The attempt of the parent that has submitted it last.
-    submission: int = 0  # Counts how often it began anew.
-    turn: int = 0  # Counts its waits and attempts; alarms of earlier ones are void.
-    verdict: Result | None = None  # Its attempt was asked to end, and this will be the result.
-    result: Result | None = None
-    renewal: Policy | None = None  # It begins anew when its attempt, which was aborted, has ended.
+    __slots__ = (
+        "asked_by",
+        "attempt",
+        "children",
+        "failures",
+        "id",
+        "losses",
+        "parent",
+        "phase",
+        "policy",
+        "renewal",
+        "result",
+        "submission",
+        "turn",
+        "verdict",
+    )
 
     def __init__(self, id: str, parent: _Action | None, policy: Policy) -> None:
         self.id, self.parent, self.policy = id, parent, policy
+        self.phase: Literal["queued", "running", "ended"] = "queued"
+        self.attempt = self.failures = self.losses = 0
+        self.asked_by = 0  # The attempt of the parent that has submitted it last.
+        self.submission = 0  # Counts how often it began anew.
+        self.turn = 0  # Counts its waits and attempts; alarms of earlier ones are void.
+        self.verdict: Result | None = None  # Of an attempt that was asked to end.
+        self.result: Result | None = None
+        self.renewal: Policy | None = None  # It begins anew when its aborted attempt has ended.
         self.children: dict[str, _Action] = {}  # Those in flight.
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from flyte_build.errors import FlyteError
@@ -32,6 +33,7 @@ class ChildPlaces(Protocol):
         """Stop what is still prepared, and end what holds the places."""
 
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 Answer = Mapping[str, Any]
 """Answer to a worker about a child, as a JSON value: its result, a refusal, or nothing yet."""
 
@@ -66,14 +68,30 @@ class Placed:
         self, call: Call, engine: Engine, parent: str | None = None, group: str = ""
     ) -> None:
         self.call, self.engine, self.parent, self.group = call, engine, parent, group
-        self.endings: list[Ending] = []
+        self.endings: list[Ending] = []  # Those that its worker has not taken note of yet.
+        self._told = 0
         self.listeners: list[Future[list[Ending]]] = []
 
     def tell(self, id: str, answer: Answer) -> None:
         """Tell the worker what became of a child."""
-        ending = Ending(len(self.endings) + 1, id, answer)
+        self._told += 1
+        ending = Ending(self._told, id, answer)
         self.endings.append(ending)
         self.answer([ending])
+
+    def taken(self, number: int) -> None:
+        """Forget the ends up to a number, of which the worker has taken note."""
+        del self.endings[: number - (self._told - len(self.endings))]
+
+    def begin(self, attempt: int) -> None:
+        """Tell the worker of a new attempt everything anew."""
+        self.attempt, self._told = attempt, 0
+        self.answer([])
+        self.endings.clear()
+
+    def end(self) -> None:
+        """Forget what only an action that has not ended needs."""
+        self.call = self.call._replace(inputs=_NOTHING, context=_NOTHING, packages=())
 
     def answer(self, endings: list[Ending]) -> None:
         """Answer everyone who waits for the end of a child."""

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flyte_build.declarations.spec import TaskSpec
 from flyte_build.errors import PreparationError
 from flyte_build.runner.action import CONDITION
+from flyte_build.runner.call import Call
 from flyte_build.runner.limits import Limits
 
 from .machine import Policy
 from .slots import Claim, Slots
+
+
+class Policies:
+    """Policies of tasks on a machine with `total` slots; `note` takes sentences for the user."""
+
+    def __init__(self, total: Slots, note: Callable[[str], None]) -> None:
+        self._total, self._note = total, note
+        self._noted: set[str] = set()
+        self._known: dict[str, tuple[TaskSpec, Policy]] = {}  # Of the last call of each name.
+
+    def of(self, call: Call) -> Policy:
+        """Return the policy of a call, whose claim fits the machine. Raises `PreparationError`."""
+        known = self._known.get(call.task.name)
+        if known is None or known[0] is not call.task:
+            policy = self._made(call)
+            known = self._known[call.task.name] = call.task, policy
+        return known[1]
+
+    def _made(self, call: Call) -> Policy:
+        policy = policy_of(call.task, call.run.lost_retries)
+        claim = policy.claim
+        note = beyond(call.task, claim.slots, self._total)
+        if note and note not in self._noted:
+            self._note(note)
+            self._noted.add(note)
+        return policy._replace(claim=claim._replace(slots=claim.slots.capped(self._total)))
 
 
 def policy_of(task: TaskSpec, lost_retries: int) -> Policy:

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
+from flyte_build.declarations.spec import TaskSpec
 from flyte_build.errors import FlyteError, RuntimeSystemError
 from flyte_build.runner.child import ChildRequest
 from flyte_build.runner.history.actions import NewAction
@@ -37,6 +38,7 @@ class WorkerApi:
     def __init__(self, controller: Controller, run: str, token: str) -> None:
         self._controller, self._run, self._token = controller, run, token
         self._placing = Placing(controller)
+        self._tasks: dict[str, tuple[Any, TaskSpec]] = {}  # Of the last call of each name.
 
     def application(self) -> Starlette:
         """Return the ASGI application."""
@@ -68,7 +70,7 @@ class WorkerApi:
         documents = await request.json()
         if not isinstance(documents, list) or len(documents) > _MOST:
             return _problem(400, "invalid", f"Send a list of at most {_MOST} calls.")
-        calls = [_parse(each) for each in documents]
+        calls = [self._parse(each) for each in documents]
         valid = [call for call in calls if isinstance(call, ChildRequest)]
         answers = await self._placing.begin(valid)
         return JSONResponse(
@@ -143,6 +145,21 @@ class WorkerApi:
         await self._ask(lambda: self._controller.journal.save_trace(trace, result))
         return Response(status_code=201)
 
+    def _parse(self, document: Any) -> ChildRequest | Answer:
+        """Return the call that a JSON value describes, or the answer why it is none."""
+        try:
+            task = self._task(document["task"])
+            return ChildRequest.parse(document["id"], document, task)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            return refused(RuntimeSystemError("RuntimeSystemError", f"Invalid call: {error}"))
+
+    def _task(self, document: Any) -> TaskSpec:
+        """Return the spec in a JSON value: the same one for calls of the same task."""
+        known = self._tasks.get(document["name"])
+        if known is None or known[0] != document:
+            known = self._tasks[document["name"]] = document, TaskSpec.parse(document)
+        return known[1]
+
     async def _ask(self, request: Any) -> Any:
         return await asyncio.wrap_future(self._controller.inbox.ask(request))
 
@@ -155,14 +172,6 @@ class WorkerApi:
         if request.path_params.get("run", self._run) != self._run:
             return _problem(404, "not-found", f"There is no run {request.path_params['run']} here.")
         return None
-
-
-def _parse(document: Any) -> ChildRequest | Answer:
-    """Return the call that a JSON value describes, or the answer why it is none."""
-    try:
-        return ChildRequest.parse(document["id"], document)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        return refused(RuntimeSystemError("RuntimeSystemError", f"Invalid call: {error}"))
 
 
 def _problem(status: int, kind: str, detail: str) -> Response:

@@ -202,7 +202,7 @@ policies = st.builds(
     max_queued=st.sampled_from([None, None, 0.5, 3.0]),
     max_runtime=st.sampled_from([None, None, 0.5, 5.0]),
     deadline=st.sampled_from([None, None, 2.0, 20.0]),
-    claim=st.builds(Claim, amounts) | st.sampled_from([*TEAMS]),
+    claim=st.builds(Claim, amounts, st.just(""), st.just(0)) | st.sampled_from([*TEAMS]),
 )
 outcomes = st.lists(
     st.sampled_from(["succeeds", "succeeds", "succeeds", "fails", "is lost"]),
