@@ -222,9 +222,7 @@ def _known(error: Exception) -> FlyteError | None:
 
 def _send_away(spare: Any) -> None:
     if spare is not None:
-        from flyte_build.runner.worker.spawn import dismiss
-
-        dismiss(spare)
+        spare.dismiss()
 
 
 def _refuse_twin() -> None:

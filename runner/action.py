@@ -144,13 +144,19 @@ def tidy(folder: str, *, is_done: bool = False) -> None:
     with suppress(OSError):
         for name in {"action.json", "result.json"} & {*names}:
             os.unlink(f"{folder}/{name}")
-    with suppress(OSError):  # Something is left in it, or the task has removed it.
-        if "work" in names:
-            for entry in os.scandir(f"{folder}/work"):
-                if entry.is_symlink():  # Entries of the bundle.
-                    os.unlink(entry)
-            os.rmdir(f"{folder}/work")
+    if "work" in names:
+        tidy_work(folder)
+    with suppress(OSError):
         os.rmdir(folder)
+
+
+def tidy_work(folder: str) -> None:
+    """Remove the working directory in that of an action, unless there are files in it."""
+    with suppress(OSError):  # Something is left in it, or the task has removed it.
+        for entry in os.scandir(f"{folder}/work"):
+            if entry.is_symlink():  # Entries of the bundle.
+                os.unlink(entry)
+        os.rmdir(f"{folder}/work")
 
 
 def tidy_run(folder: str) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from flyte_build.runner.action import CONDITION, Action
 from flyte_build.runner.call import Call
 from flyte_build.runner.engines.process import ProcessEngine
 from flyte_build.runner.secrets import Secrets, look_up
-from flyte_build.runner.worker.spawn import Worker, dismiss, start_worker
+from flyte_build.runner.worker.spawn import Worker, start_worker
 from flyte_build.text.wording import listed
 
 from .session import Session
@@ -86,7 +86,7 @@ class Engines:
         """Have a worker for a call before the call begins; it starts while the run is recorded."""
         spare = self._take_spare()
         if spare and call.environment:
-            dismiss(spare)
+            spare.dismiss()
             spare = None
         if call.environment:
             with suppress(OSError):  # The engine will start it, and report the error.
@@ -122,12 +122,13 @@ class Engines:
 
     def close(self) -> None:
         """Kill everything that is left."""
-        if self._spare:
-            dismiss(self._spare[1])
-            self._spare = None
-        if self._process:
-            self._process.close()
-        if servers := vars(self).get("_servers"):
-            servers.close()
-        for engine in self._docker.values():
-            engine.close()
+        with ExitStack() as closing:  # Whatever fails, the others are closed.
+            for engine in self._docker.values():
+                closing.callback(engine.close)
+            if servers := vars(self).get("_servers"):
+                closing.callback(servers.close)
+            if self._process:
+                closing.callback(self._process.close)
+            if self._spare:
+                closing.callback(self._spare[1].dismiss)
+                self._spare = None

@@ -280,6 +280,8 @@ class Recorded:
 
     def forgotten(self, task: TaskSpec, settings: Settings) -> str:
         """Return a note on `-e` variables of the run that a new run would lack, or ""."""
-        names = sorted({*self._document["env"]} - {*task.semantic.env_vars} - {*settings.run.env})
+        declared = self._document.get("spec", {}).get("env_vars", {})  # Those of the root.
+        known = {*task.semantic.env_vars, *settings.run.env, *declared}
+        names = sorted({*self._document["env"]} - known)
         given = f"The run {self.run} set {', '.join(names)} with `-e`"
         return f"{given}; values are not recorded, so pass them again." if names else ""

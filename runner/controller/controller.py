@@ -270,8 +270,7 @@ class Controller:
             self.journal.write(effects)
             for effect in effects:
                 if isinstance(effect, End):
-                    self._tell_end(effect)
-                    self._placed[effect.action].end()
+                    self._end(effect)
 
     def _carry_out_one(self, effect: Effect) -> None:
         placed = self._placed[effect.action]
@@ -287,21 +286,24 @@ class Controller:
             case Retry(id):
                 self._capacity.release_gpus(id)
                 self.journal.say_retry(effect, placed.call)
-            case End(id, _, result):
+            case End(id):
                 self._capacity.release_gpus(id)
-                folder, is_done = self._action(id, placed).folder, result.error is None
-                if placed.parent is not None:
-                    tidy(folder, is_done=is_done)
-                elif is_done:
-                    remove_checkpoint(folder)
 
-    def _tell_end(self, effect: End) -> None:
-        """Tell an action that a child of it has ended, if the attempt that runs has called that."""
-        parent = self._placed[effect.action].parent
-        if parent is not None:
-            above = self._placed[parent]
-            if self._machine.asked_by(effect.action) == above.attempt:
-                above.tell(effect.action, answer(effect.result))
+    def _end(self, effect: End) -> None:
+        """Tidy up after an action, and tell its caller, if the attempt that runs has called it."""
+        id, placed, result = effect.action, self._placed[effect.action], effect.result
+        if self._machine.result(id) is not result:
+            return  # It has begun anew.
+        folder, is_done = self._action(id, placed).folder, result.error is None
+        if placed.parent is None:
+            if is_done:
+                remove_checkpoint(folder)
+        else:
+            tidy(folder, is_done=is_done)
+            above = self._placed[placed.parent]
+            if self._machine.asked_by(id) == above.attempt:
+                above.tell(id, answer(result))
+        placed.end()
 
     def _interrupt(self, grace: float) -> None:
         request = asked(self._folder)

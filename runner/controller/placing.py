@@ -47,13 +47,14 @@ class Placing:
             asyncio.ensure_future(self._begin(environment, group)): group
             for environment, group in groups.items()
         }
-        await asyncio.wait(beginnings, timeout=_SOON)
+        if beginnings:
+            await asyncio.wait(beginnings, timeout=_SOON)
         answers: dict[str, Answer] = {}
         for beginning, group in beginnings.items():
             if beginning.done():
                 answers |= beginning.result()
             else:
-                beginning.add_done_callback(partial(self._tell, group[0]))
+                beginning.add_done_callback(partial(self._tell, group))
         return answers
 
     def drop(self, id: str) -> bool:
@@ -80,12 +81,18 @@ class Placing:
         answers: dict[str, Answer] = await asyncio.wrap_future(submitted)
         return answers
 
-    def _tell(self, call: ChildRequest, beginning: asyncio.Future[dict[str, Answer]]) -> None:
-        """Tell the attempt that made late calls, `call` among them, how those were answered."""
-        if not beginning.cancelled() and beginning.exception() is None:
+    def _tell(
+        self, calls: Sequence[ChildRequest], beginning: asyncio.Future[dict[str, Answer]]
+    ) -> None:
+        """Tell the attempt that made late calls how those were answered."""
+        if beginning.cancelled():
+            return
+        if error := beginning.exception():  # The callers must not wait forever.
+            answers: dict[str, Answer] = {call.id: _failed(error) for call in calls}
+        else:
             answers = {id: answer for id, answer in beginning.result().items() if answer}
-            tell = self._controller.tell
-            self._controller.inbox.ask(lambda: tell(call.parent, call.parent_attempt, answers))
+        tell, first = self._controller.tell, calls[0]
+        self._controller.inbox.ask(lambda: tell(first.parent, first.parent_attempt, answers))
 
     def _places(self, calls: Sequence[ChildRequest]) -> list[Placed | Answer]:
         """Return the places of calls; a task that has none is looked for once, not for each."""
@@ -102,8 +109,7 @@ class Placing:
         except FlyteError as error:
             return refused(error)
         except Exception as error:  # Whatever it is, the caller must not wait forever.
-            message = f"{type(error).__name__}: {error}"
-            return refused(RuntimeSystemError("RuntimeSystemError", message))
+            return _failed(error)
 
     def _submit(self, call: ChildRequest, placed: Placed | Answer) -> Answer:
         """Begin a call at its place, and return the answer."""
@@ -117,3 +123,8 @@ class Placing:
         except FlyteError as error:
             return refused(error)
         return {} if result is None else answer(result)
+
+
+def _failed(error: BaseException) -> Answer:
+    message = f"{type(error).__name__}: {error}"
+    return refused(RuntimeSystemError("RuntimeSystemError", message))

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from typing import Any, Protocol
 
 from flyte_build.cas.os_errors import storing
@@ -43,14 +44,21 @@ class WorkerProcess(Protocol):
     def end(self) -> int | None:
         """A descriptor that is readable when `has_ended` is to be asked; None if it has none."""
 
+    @property
+    def why(self) -> str:
+        """Reason why it was not even started, or ""."""
+
     def has_ended(self) -> bool:
         """Whether it has ended; the rest of its process group is killed then."""
 
-    def reap(self, *, wants_code: bool) -> int | None:
-        """Return the exit code of the process, which has ended, or None if it cannot be known.
+    def has_code(self) -> bool:
+        """Whether `reap` returns the exit code, now that it has ended, or nothing ever will."""
 
-        It need not be known unless the caller `wants_code`.
-        """
+    def reap(self) -> int | None:
+        """Return the exit code of the process, which has ended; None if it is not known."""
+
+    def dismiss(self) -> None:
+        """Kill it, and forget it with its descriptors."""
 
     def signal(self, number: int) -> None:
         """Send a signal to the process and all its descendants."""
@@ -89,6 +97,8 @@ class Attempt:
                 seconds = TURN
             else:
                 read.append(end)
+        elif not self._has_told():
+            read += [] if self.worker.end is None else [self.worker.end]
         elif not self.output.is_held:
             seconds = max(0.0, self.ended + _DRAIN - time.monotonic())
         return Waits(read, write, seconds)
@@ -126,32 +136,48 @@ class Attempt:
     def is_over(self) -> bool:
         """Whether the attempt has ended, and all of its output was passed on."""
         if self.has_returned:  # What it has written is there, too.
-            for _ in range(_FLOOD):
-                if not self.pass_on():
-                    break
+            self._read_on()
             return not self.output.is_held and self._is_through()
         if self.ended is None:
             if not self.worker.has_ended():
                 return False
             self.ended = time.monotonic()
             self.pass_on()
-        if self.output.is_held:
+        if self.output.is_held or not self._has_told():
             return False
         if self.worker.output and time.monotonic() - self.ended <= _DRAIN:
             return False
         return self._is_through()
+
+    def _read_on(self) -> None:
+        for _ in range(_FLOOD):
+            if not self.pass_on():
+                return
+
+    def _has_told(self) -> bool:
+        """Whether it is known how the worker, which has ended, has ended."""
+        return self.sent.endswith(b"\n") or self.worker.has_code()
 
     def _is_through(self) -> bool:
         self.output.end()
         self.output.pass_on(leave=self.is_asked)
         return not self.output.is_held
 
-    def reap(self, *, wants_code: bool) -> int | None:
+    def reap(self) -> int | None:
         """Return the exit code of the worker that has ended, and close everything."""
         for descriptor in (*self.worker.output, self.worker.control):
             os.close(descriptor)
         self.output.close()
-        return self.worker.reap(wants_code=wants_code)
+        return self.worker.reap()
+
+    def abandon(self) -> None:
+        """Kill the worker, and pass on what it has written."""
+        self.signal(signal.SIGKILL)
+        self._read_on()
+        self.output.end()
+        self.output.pass_on(leave=True)
+        self.output.close()
+        self.worker.dismiss()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the worker and all its processes."""
@@ -165,6 +191,8 @@ def _read(descriptor: int) -> bytes | None:
         return os.read(descriptor, _CHUNK)
     except BlockingIOError:
         return None
+    except ConnectionError:  # The worker has ended without reading its order.
+        return b""
     except OSError as error:
         if error.errno != errno.EIO:  # Linux raises it for a terminal that no process has open.
             raise
@@ -172,34 +200,32 @@ def _read(descriptor: int) -> bytes | None:
 
 
 def give(worker: WorkerProcess, action: Action, order: dict[str, Any]) -> None:
-    """Give a worker its order, with the action itself if that is little, or if it is kept.
+    """Give a worker its order, with the action itself if that is little.
 
     Raises `BrokenPipeError` if the worker has ended, and `StoreUnavailable`.
     """
-    text = ""
-    if worker.sends_result:
-        text = json.dumps({**order, "action": action.document()})
-    # A pipe takes no more before the worker reads. One that is kept is about to read.
-    if not text or (len(text) > _CHUNK and not order["keeps"]):
+    order["sends"] = worker.sends_result
+    text = json.dumps({**order, "action": action.document()}) if worker.sends_result else ""
+    if not text or len(text) > _CHUNK:  # A pipe takes no more before the worker reads.
         with storing("write an action"):
             action.write()
         text = json.dumps(order)
     os.set_blocking(worker.control, True)
+    data = memoryview(text.encode() + b"\n")
     try:
-        os.write(worker.control, text.encode() + b"\n")
+        while data:
+            data = data[os.write(worker.control, data) :]
     except BrokenPipeError:
         if not worker.sends_result:  # A fork that was killed before is lost, which is found later.
             raise
 
 
-def dismiss(worker: WorkerProcess) -> None:
-    """Kill a worker that was not needed, and forget it."""
-    worker.signal(signal.SIGKILL)
-    for descriptor in (*worker.output, worker.control):
-        os.close(descriptor)
-    while not worker.has_ended():
-        time.sleep(TURN)
-    worker.reap(wants_code=False)
+def shut_down(worker: WorkerProcess) -> None:
+    """Tell a worker that is idle that no order will come."""
+    import socket
+
+    with suppress(OSError), socket.socket(fileno=os.dup(worker.control)) as control:
+        control.shutdown(socket.SHUT_WR)
 
 
 def last_words(worker: WorkerProcess) -> str:
@@ -209,5 +235,5 @@ def last_words(worker: WorkerProcess) -> str:
         os.set_blocking(descriptor, True)
         while data := _read(descriptor):
             words += data
-    dismiss(worker)
+    worker.dismiss()
     return words[-2000:].decode(errors="replace")

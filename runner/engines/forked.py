@@ -8,7 +8,9 @@ import select
 import signal
 import socket
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.runner.worker.preloads import FORKABLE
@@ -24,9 +26,19 @@ _PATIENCE = 3  # Losses of one kind of server.
 _Kind = tuple[str, str, tuple[tuple[str, str], ...]]  # Interpreter, code and variables.
 
 
+@cache
+def has_pidfd() -> bool:
+    """Whether this system has pidfd_open(2), which old ones and sandboxes refuse."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
 def can_fork() -> bool:
     """Whether workers are forked on this system, and the user has not turned that off."""
-    return hasattr(os, "pidfd_open") and os.environ.get("FLYTE_FORK", "1") != "0"
+    return os.environ.get("FLYTE_FORK", "1") != "0" and has_pidfd()
 
 
 class ForkServer:
@@ -60,7 +72,11 @@ class ForkServer:
         self._is_busy = False  # Whether it has forked before.
         self._asked: deque[Forked] = deque()  # The workers that the next answers are about.
         self.is_gone = False
-        self._send("begin", dict(variables), sources.document())
+        try:
+            self._begin({"variables": dict(variables), "sources": sources.document()})
+        except OSError:
+            self.close()
+            raise
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when there are answers."""
@@ -77,22 +93,16 @@ class ForkServer:
         """Begin to fork a worker, or return one that was forked ahead: many calls follow others."""
         worker = self._spares.popleft() if self._spares else self._fork()
         if self._is_busy:
-            self._spares.append(self._fork())
+            with suppress(OSError):  # There are no more descriptors.
+                self._spares.append(self._fork())
         self._is_busy = True
         return worker
 
-    def _fork(self) -> Forked:
-        control, listen = socket.socketpair()
-        output, out, err = streams()
-        theirs = (listen.detach(), out, err)
-        worker = Forked(self, control.detach(), output, theirs)
-        self.ask(worker, "fork", descriptors=theirs)
-        return worker
-
-    def ask(self, worker: Forked, *request: Any, descriptors: Iterable[int] = ()) -> None:
-        """Send a request, whose answer the worker takes."""
-        self._asked.append(worker)
-        self._send(*request, descriptors=descriptors)
+    def ask_to_reap(self, worker: Forked) -> None:
+        """Ask for the exit code of a worker that has ended."""
+        with suppress(OSError):
+            self._send("reap", worker.pid)
+            self._asked.append(worker)
 
     def listen(self) -> None:
         """Let workers take the answers that are there."""
@@ -106,19 +116,49 @@ class ForkServer:
             if not data:
                 self.is_gone = True
                 return
-            self._asked.popleft().take(json.loads(data), descriptors)
+            for each in descriptors:
+                os.set_inheritable(each, False)
+            kind, answer = json.loads(data)
+            self._asked.popleft().take(kind, answer, descriptors)
 
     def close(self) -> None:
         """Kill the server; its workers end with their controls."""
         self._drop_spares()
+        self.is_gone = True
         self._socket.close()
         signal_group(self._server.pid, signal.SIGKILL)
         self._server.reap()
 
+    def _begin(self, settings: Mapping[str, Any]) -> None:
+        """Send the settings in a file, since a packet may be too small."""
+        file = os.memfd_create("flyte-fork-server-settings")
+        try:
+            with open(file, "w", encoding="utf-8", closefd=False) as text:
+                json.dump(settings, text)
+            self._send("begin", descriptors=[file])
+        finally:
+            os.close(file)
+
+    def _fork(self) -> Forked:
+        output, out, err = streams()
+        control, listen = socket.socketpair()
+        worker = Forked(self, control.detach(), output)
+        try:
+            self._send("fork", descriptors=[listen.fileno(), out, err])
+        except OSError:
+            worker.dismiss()
+            raise
+        finally:
+            listen.close()
+            for each in (out, err):
+                os.close(each)
+        self._asked.append(worker)
+        return worker
+
     def _drop_spares(self) -> None:
         """Let spare workers end: they have no order."""
         while self._spares:
-            self._spares.popleft().drop()
+            self._spares.popleft().dismiss()
 
     def _send(self, *request: Any, descriptors: Iterable[int] = ()) -> None:
         packet = json.dumps(request).encode()
@@ -128,7 +168,7 @@ class ForkServer:
                     socket.send_fds(self._socket, [packet], [*descriptors])
                     return
                 except BlockingIOError:  # It is importing.
-                    select.select([], [self._socket], [])
+                    _wait(self._socket.fileno(), select.POLLOUT)
         except ConnectionError:
             self.is_gone = True
 
@@ -138,15 +178,14 @@ class Forked:
 
     sends_result = True
 
-    def __init__(
-        self, server: ForkServer, control: int, output: dict[int, int], theirs: Sequence[int]
-    ) -> None:
+    def __init__(self, server: ForkServer, control: int, output: dict[int, int]) -> None:
         self.control, self.output = control, output
-        self._server, self._theirs = server, theirs  # Open here until the server has taken them.
         self.pid: int | None = None
-        self._process: int | None = None  # Its pidfd.
+        self.why = ""
+        self._server = server
+        self._process: int | None = None  # Its pidfd, until it has ended.
         self._signal: int | None = None  # What it gets as soon as it is there.
-        self._is_answered = self._is_dropped = False  # Whether its last answer has come.
+        self._is_dismissed = self._has_ended = self._is_answered = False
         self._code: int | None = None
 
     @property
@@ -154,65 +193,71 @@ class Forked:
         """A descriptor that is readable when `has_ended` has something to do."""
         return self._server.fileno() if self._process is None else self._process
 
-    def take(self, answer: int | str, descriptors: list[int]) -> None:
-        """Take an answer of the server."""
-        self._leave()
-        if descriptors:
-            (self._process,), self.pid = descriptors, int(answer)
-            if self._signal is not None:
-                self.signal(self._signal)
-            if self._is_dropped:
-                self.drop()
+    def take(self, kind: str, answer: Any, descriptors: list[int]) -> None:
+        """Take an answer of the server: a process that was forked, or not, or its exit code."""
+        if kind == "ended":
+            self._code, self._is_answered = answer, True
+        elif kind == "failed" or not descriptors:  # There may be no more descriptors here.
+            self.why = answer if kind == "failed" else "its descriptor was lost"
+            self._has_ended = self._is_answered = True
+            if kind == "forked":
+                signal_tree(answer, signal.SIGKILL)
         else:
-            self._is_answered = True
-            self._code = answer if isinstance(answer, int) else None
+            self.pid, (self._process,) = answer, descriptors
+            if self._is_dismissed:
+                self._forget(self._process)
+            elif self._signal is not None:
+                self.signal(self._signal)
 
     def has_ended(self) -> bool:
         """Whether it has ended; the rest of its process group is killed then."""
         self._server.listen()
-        if self._process is None or self.pid is None:
-            return self._is_answered or self._server.is_gone
-        has_ended = self._is_zombie()
-        if has_ended or self._server.is_gone:
-            signal_group(self.pid, signal.SIGKILL)  # Before its pid can be reused.
-        return has_ended
-
-    def reap(self, *, wants_code: bool) -> int | None:
-        """Return the exit code of the worker, which has ended; None if its server was lost."""
-        self._leave()
         if self._process is None:
-            return None
-        os.close(self._process)
-        self._server.ask(self, "reap", self.pid)
-        while wants_code and not (self._is_answered or self._server.is_gone):
-            select.select([self._server], [], [])
-            self._server.listen()
+            return self._has_ended or self._server.is_gone
+        if not _wait(self._process, select.POLLIN, 0):
+            return False
+        self._forget(self._process)
+        return True
+
+    def has_code(self) -> bool:
+        """Whether its exit code has come, or never will."""
+        self._server.listen()
+        return self._is_answered or self._server.is_gone
+
+    def reap(self) -> int | None:
+        """Return the exit code of the worker, which has ended; None if it is unknown."""
         return self._code
 
-    def drop(self) -> None:
-        """Let a worker end that has no order."""
-        if not self._is_dropped:
-            for each in (*self.output, self.control):
-                os.close(each)
-        self._is_dropped = True
+    def dismiss(self) -> None:
+        """Kill the worker, and forget it."""
+        for each in (*self.output, self.control):
+            os.close(each)
+        self._is_dismissed = True
         if self._process is not None:
-            os.close(self._process)
-            self._process = None
-            self._server.ask(self, "reap", self.pid)
+            self.signal(signal.SIGKILL)
+            self._forget(self._process)
 
     def signal(self, number: int) -> None:
         """Send a signal to the worker and all its processes."""
         self._signal = number
-        if self.pid is not None and not self._is_zombie():
+        is_there = self._process is not None and not _wait(self._process, select.POLLIN, 0)
+        if self.pid is not None and is_there:
             signal_tree(self.pid, number)
 
-    def _is_zombie(self) -> bool:
-        return self._process is None or bool(select.select([self._process], [], [], 0)[0])
+    def _forget(self, process: int) -> None:
+        """Let the server reap the worker, after which its pid may be reused."""
+        os.close(process)
+        self._process, self._has_ended = None, True
+        if not self._server.is_gone and self.pid is not None:
+            signal_group(self.pid, signal.SIGKILL)
+            self._server.ask_to_reap(self)
 
-    def _leave(self) -> None:
-        theirs, self._theirs = self._theirs, ()
-        for each in theirs:
-            os.close(each)
+
+def _wait(descriptor: int, mask: int, milliseconds: int | None = None) -> bool:
+    """Wait for a descriptor (`select` takes none above 1023), and return whether it is ready."""
+    poll = select.poll()
+    poll.register(descriptor, mask)
+    return bool(poll.poll(milliseconds))
 
 
 class ForkServers:
@@ -234,16 +279,25 @@ class ForkServers:
         if server:
             server.listen()
             if server.is_gone:  # Killed, or it could not fork after an import.
-                self._gone.append(self._servers.pop(kind))
-                self._losses[kind] += 1
+                self._lose(kind)
                 server = None
-        if server is None:
-            if len(self._servers) == _MOST or self._losses[kind] == _PATIENCE:
-                return None
-            server = self._servers[kind] = ForkServer(python, environment, variables, call.sources)
-        if not self._losses[kind]:
-            server.use(call.packages)
-        return server.fork()
+        if self._losses[kind] >= _PATIENCE or (server is None and len(self._servers) == _MOST):
+            return None
+        try:
+            if server is None:
+                server = ForkServer(python, environment, variables, call.sources)
+                self._servers[kind] = server
+            if not self._losses[kind]:
+                server.use(call.packages)
+            return server.fork()
+        except OSError:  # The caller starts a process, and reports why that fails.
+            if kind in self._servers:
+                self._lose(kind)
+            return None
+
+    def _lose(self, kind: _Kind) -> None:
+        self._gone.append(self._servers.pop(kind))
+        self._losses[kind] += 1
 
     def close(self) -> None:
         """Kill the servers."""

@@ -13,10 +13,13 @@ from flyte_build.runner.limits import VISIBLE_GPUS
 from flyte_build.runner.result import NO_RESULT, Result
 from flyte_build.runner.worker.spawn import follow_size
 
-from .attempt import TURN, Attempt, WorkerProcess, dismiss, give, last_words
+from .attempt import Attempt, WorkerProcess, give, last_words, shut_down
 from .kept import KeptWorkers, Team, team_of
 from .output import Output
 from .protocol import Event, Sink, Waits
+
+_GRACE = 1.0  # Seconds that idle workers have to end.
+_TURN = 0.001  # Seconds between two looks for that.
 
 
 class ProcessEngine:
@@ -67,7 +70,7 @@ class ProcessEngine:
         except BrokenPipeError:
             raise _not_started(last_words(worker)) from None
         except BaseException:
-            dismiss(worker)
+            worker.dismiss()
             raise
         return worker, team
 
@@ -75,7 +78,7 @@ class ProcessEngine:
         while worker := self._kept.take(team):
             if not worker.has_ended():
                 return worker
-            dismiss(worker)
+            worker.dismiss()
         return None
 
     def waits(self) -> Waits:
@@ -99,7 +102,7 @@ class ProcessEngine:
             if attempt.is_over():
                 found.append(self._finish(attempt))
         for worker in self._kept.over():
-            dismiss(worker)
+            worker.dismiss()
         return found
 
     def cancel(self, action: Action, at_once: bool) -> None:
@@ -112,15 +115,18 @@ class ProcessEngine:
         return [attempt.action for attempt in self._attempts.values()]
 
     def close(self) -> None:
-        """Kill all remaining workers."""
-        for attempt in list(self._attempts.values()):
-            attempt.signal(signal.SIGKILL)
-            while not attempt.is_over():
-                time.sleep(TURN)
-                attempt.pass_on()
-            self._finish(attempt)
-        for worker in self._kept.over(all=True):
-            dismiss(worker)
+        """Kill all remaining workers; those that are idle may end by themselves."""
+        attempts, self._attempts = [*self._attempts.values()], {}
+        for attempt in attempts:
+            attempt.abandon()
+        idle = [*self._kept.over(all=True)]
+        for worker in idle:
+            shut_down(worker)
+        until = time.monotonic() + _GRACE
+        for worker in idle:
+            while not worker.has_ended() and time.monotonic() < until:
+                time.sleep(_TURN)
+            worker.dismiss()
 
     def _finish(self, attempt: Attempt) -> Event:
         del self._attempts[attempt.action.id, attempt.action.attempt]
@@ -130,9 +136,9 @@ class ProcessEngine:
             assert attempt.team
             self._kept.keep(attempt.team, attempt.worker)
             return Event(attempt.action, "failed" if result.error else "succeeded", result=result)
-        code = attempt.reap(wants_code=result is None)
+        code, why = attempt.reap(), attempt.worker.why
         if result is None or attempt.is_asked:
-            event = _event(attempt.action, code, cancelled=attempt.is_asked)
+            event = _event(attempt.action, code, why, cancelled=attempt.is_asked)
         else:
             event = Event(attempt.action, "failed" if result.error else "succeeded", result=result)
         if event.kind == "lost":
@@ -146,11 +152,12 @@ def _not_started(why: str) -> RuntimeSystemError:
     return RuntimeSystemError("RuntimeSystemError", "Cannot start a worker", why=why)
 
 
-def _event(action: Action, code: int | None, cancelled: bool) -> Event:
+def _event(action: Action, code: int | None, why: str, *, cancelled: bool) -> Event:
     if cancelled:
         return Event(action, "cancelled", code)
     if code is None:
-        return Event(action, "lost", why="the server that had forked its process ended")
+        why = f"it was not forked: {why}" if why else "the server that had forked its process ended"
+        return Event(action, "lost", why=why)
     if code == -signal.SIGKILL or code == 137:
         return Event(
             action,

@@ -64,6 +64,10 @@ class Children:
         id, future = self._submit(deployment, document, inputs, deployment)
         return _Child(self._client, id, spec.name, future, dict)
 
+    def close(self) -> None:
+        """Call nothing any more."""
+        self._client.close()
+
     def recall(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Memory | None:
         """Return the memory of a traced call."""
         with self._lock:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 from urllib.parse import quote
+from weakref import WeakSet
 
 from flyte_build.errors import RuntimeSystemError
 from flyte_build.runner.result import Result
@@ -41,21 +42,39 @@ class Refused(Exception):
         self.problem = problem
 
 
+_clients: WeakSet[Client] = WeakSet()
+
+
 class Client:
     """Client for an action of a run; `endpoint` is the controller's address, as a JSON value."""
 
     def __init__(self, endpoint: Mapping[str, str], run: str, action: str) -> None:
         self._path, self._token = endpoint["socket"], endpoint["token"]
         self._children, self._action = f"/runs/{run}/actions", action
-        self._begin()
-        os.register_at_fork(after_in_child=self._begin)  # A forked process has no threads.
+        self.begin()
+        _clients.add(self)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Begin anew, as in a forked process, which has no threads."""
         self._lock = threading.Lock()
         self._waiting: dict[str, Future[Result]] = {}
         self._outgoing: SimpleQueue[tuple[str, str]] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._connections: list[_Connection] = []
         self._failure: Exception | None = None
+        self._is_closed = False
+
+    def close(self) -> None:
+        """End the threads; nothing is called any more."""
+        self._is_closed = True
+        self._outgoing.put(("", ""))
+        for connection in self._connections:
+            with suppress(OSError, AttributeError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(_PATIENCE)
+        for connection in self._connections:
+            connection.close()
 
     def submit(self, document: Mapping[str, Any]) -> Future[Result]:
         """Submit a child, and return its future result, which may also be a `Refused`.
@@ -121,8 +140,10 @@ class Client:
             raise _unreachable(error) from None
 
     def _run(self, serve: Any) -> None:
+        connection = _Connection(self._path)
+        self._connections.append(connection)
         try:
-            serve(_Connection(self._path))
+            serve(connection)
         except Exception as error:  # Whatever it is, the callers must not wait forever.
             self._give_up(error)
 
@@ -142,6 +163,8 @@ class Client:
                     documents.append(self._outgoing.get_nowait())
                 except Empty:
                     break
+            if self._is_closed:
+                return
             aborts = [each for each in documents if each[1].startswith(_ABORT)]
             if calls := [each for each in documents if each not in aborts]:
                 body = f"[{','.join(text for _, text in calls)}]"
@@ -183,6 +206,8 @@ class Client:
             connection.request(method, f"/api/v1{path}", data, headers)
             response = connection.getresponse()
         except ConnectionError:  # The server has closed it while it was idle.
+            if self._is_closed:
+                raise
             connection.close()
             connection.request(method, f"/api/v1{path}", data, headers)
             response = connection.getresponse()
@@ -195,6 +220,14 @@ class Client:
 def _unreachable(error: Exception) -> RuntimeSystemError:
     message = "Cannot reach the controller of the run"
     return RuntimeSystemError("RuntimeSystemError", message, why=str(error))
+
+
+def _begin_anew() -> None:
+    for client in _clients:
+        client.begin()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 class _Connection(http.client.HTTPConnection):

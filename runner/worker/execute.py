@@ -65,6 +65,12 @@ class OnDemand:
         """Return a deployed task that can be called."""
         return self._made().deployed(text, project, domain)
 
+    def close(self) -> None:
+        """End what the caller has begun."""
+        close = getattr(self._caller, "close", None)
+        if close:
+            close()
+
     def _made(self) -> Caller:
         with self._lock:
             self._caller = self._caller or self._make()

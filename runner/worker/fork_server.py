@@ -2,33 +2,38 @@
 
 Packets of JSON come on a socket, in order:
 
-["begin", {VARIABLE: TEXT}, {...}]  the first: environment variables, and the location of the code
-["import", [PACKAGE, ...]]          import packages, as far as they are installed
-["fork"]                            fork a worker, whose control, output and error come along
-["reap", PID]                       wait for a worker that has ended
+["begin"]                   the first, with a file: variables, and the location of the code
+["import", [PACKAGE, ...]]  import packages, as far as they are installed
+["fork"]                    fork a worker, whose control, output and error come along
+["reap", PID]               wait for a worker that has ended
 
-The answer to a fork is the pid, with a pidfd (pidfd_open(2)), or the reason why there is none; the
-answer to a reaping is the exit code. The server has no threads, and never imports the user's
+The answer to a fork is ["forked", PID], with a pidfd (pidfd_open(2)), or ["failed", REASON]; to a
+reaping, it is ["ended", EXIT CODE]. The server has no threads, and never imports the user's
 modules. It ends with its socket, and a worker with its own control.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib.util
 import json
 import os
+import signal
 import socket
 import sys
+import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
 from flyte_build.runner.sources import Sources
+from flyte_build.workspace.import_hooks import is_own
 
 from .main import AHEAD, begin, use_bundle, work
 from .preloads import harm, open_sockets, seed
 from .spawn import CONTROL
 
-PACKET = 1 << 16  # Bytes of the largest packet but the first.
+_PACKET = 1 << 16  # Bytes of the largest packet.
 _CHILDREN = (  # What tasks need that are called, and call others.
     "flyte_build.declarations.cache",
     "flyte_build.declarations.describe",
@@ -49,45 +54,61 @@ def main() -> None:
     for name in (*AHEAD, *_CHILDREN):
         __import__(name)
     server = socket.socket(fileno=CONTROL)
-    if not (first := server.recv(1 << 24)):
-        os._exit(0)
-    _, variables, code = json.loads(first)
-    os.environ.update(variables)
-    sources = Sources.parse(code)
-    if sources.bundle:
-        use_bundle(sources, guarded=True)
-    _settle()
     while packet := _receive(server):
         match packet:
+            case ["begin"], [settings]:
+                _configure(settings)
             case ["import", names], _:
                 _import(names)
             case ["fork"], [control, out, err]:
                 _fork(server, control, out, err)
             case ["reap", pid], _:
                 _, status = os.waitpid(pid, 0)
-                server.send(json.dumps(os.waitstatus_to_exitcode(status)).encode())
+                _answer(server, "ended", os.waitstatus_to_exitcode(status))
     os._exit(0)
+
+
+def _answer(server: socket.socket, kind: str, value: Any, descriptors: Sequence[int] = ()) -> None:
+    socket.send_fds(server, [json.dumps([kind, value]).encode()], descriptors)
+
+
+def _configure(file: int) -> None:
+    """Set the variables, and import from the code, in the settings in a file."""
+    os.lseek(file, 0, os.SEEK_SET)
+    with open(file, encoding="utf-8") as text:
+        settings = json.load(text)
+    os.environ.update(settings["variables"])
+    sources = Sources.parse(settings["sources"])
+    if sources.bundle:
+        use_bundle(sources, guarded=True)
+    _settle()
 
 
 def _receive(server: socket.socket) -> tuple[Any, list[int]] | None:
     """Return the next packet, and the descriptors that came along."""
-    data, descriptors, _, _ = socket.recv_fds(server, PACKET, 3)
+    data, descriptors, _, _ = socket.recv_fds(server, _PACKET, 3)
     return (json.loads(data), descriptors) if data else None
 
 
 def _fork(server: socket.socket, *descriptors: int) -> None:
     """Fork a worker with these descriptors, and answer."""
+    pid = -1
     try:
-        pid = os.fork()
-    except OSError as error:
-        server.send(json.dumps(str(error)).encode())
-    else:
+        with warnings.catch_warnings():  # Of native threads, since Python 3.12.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
         if pid == 0:
             _become_worker(server, *descriptors)
         with suppress(OSError):  # The worker does so, too: whichever comes first.
             os.setpgid(pid, pid)
         end = os.pidfd_open(pid)
-        socket.send_fds(server, [json.dumps(pid).encode()], [end])
+    except OSError as error:
+        if pid > 0:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        _answer(server, "failed", str(error))
+    else:
+        _answer(server, "forked", pid, [end])
         os.close(end)
     for each in descriptors:
         os.close(each)
@@ -97,10 +118,11 @@ def _import(names: list[str]) -> None:
     """Import packages; a server that must not fork any more ends."""
     for name in names:
         before = open_sockets()
-        try:
-            __import__(name)
-        except Exception:  # It is not installed here, or fails: in the fork, too.
-            continue
+        # It may not be installed here, be the user's own, or fail: in the fork, too.
+        with suppress(Exception):
+            spec = importlib.util.find_spec(name)
+            if spec and spec.origin and not is_own(spec.origin):
+                __import__(name)
         if why := harm(before):
             print(f"{name} is not imported ahead: {why}", file=sys.stderr)
             os._exit(1)

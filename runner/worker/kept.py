@@ -1,17 +1,21 @@
 """A worker that is kept: it carries out one order after another.
 
-The modules that it has imported, and what they hold, stay. Variables, the working directory and the
-context are those of each action, and the processes that an action has started end with it.
+The modules that it has imported, and what they hold, stay. Variables, the working directory, signal
+handlers and the context are those of each action, and the processes that an action has started end
+with it. A worker in which an action has left a thread, or has closed a stream, ends.
 """
 
 from __future__ import annotations
 
 import _thread
+import ctypes
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
@@ -20,6 +24,8 @@ from .main import carry_out, end_children, leave, send, terminated
 from .spawn import CONTROL
 
 _GRACE = 5.0  # Seconds that an idle worker has to end.
+_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2).
+_OWN_THREADS = 2  # The main one, and the one that listens.
 
 
 class _Orders:
@@ -50,15 +56,46 @@ class _Orders:
             os.killpg(0, signal.SIGKILL)
 
 
+class _Process:
+    """State of this process that an action may change."""
+
+    def __init__(self) -> None:
+        self._variables = dict(os.environ)
+        self._handlers = {each: signal.getsignal(each) for each in signal.valid_signals()}
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        # Processes whose parents have ended become children of this one.
+        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+
+    def restore(self) -> bool:
+        """End what an action has left, and return whether another one may run."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        end_children()
+        with suppress(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
+        for number, handler in self._handlers.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+        os.umask(self._umask)
+        os.environ.clear()
+        os.environ.update(self._variables)
+        is_whole = all(stream and not stream.closed for stream in (sys.stdout, sys.stderr))
+        return is_whole and len(sys._current_frames()) <= _OWN_THREADS
+
+
 def serve(order: Mapping[str, Any] | None) -> NoReturn:
     """Carry out an order and all that follow, and end this process."""
-    orders, variables = _Orders(), dict(os.environ)
-    while order and not terminated:
+    process, orders = _Process(), _Orders()
+    while order:
         result = carry_out(order)
-        end_children()
-        os.environ.clear()
-        os.environ.update(variables)
+        goes_on = process.restore() and not terminated
         leave(order["folder"])
-        send(result, order)
-        order = None if terminated else orders.next()
-    finish(1 if terminated else 0)
+        send(result, order, ends=not goes_on)
+        order = orders.next() if goes_on else None
+    finish(1 if terminated else 0, then=_end_group)
+
+
+def _end_group() -> None:
+    end_children()
+    os.killpg(0, signal.SIGKILL)

@@ -23,7 +23,7 @@ from flyte_build.declarations.context import enter_process
 from flyte_build.runner.result import NO_RESULT
 from flyte_build.runner.sources import Sources
 
-from .execute import context_of, execute, failure, finish, load_task
+from .execute import OnDemand, context_of, execute, failure, finish, load_task
 from .spawn import CONTROL
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def begin() -> None:
 
 def work() -> NoReturn:
     """Wait for an order, carry it out, and end this process."""
-    line = os.fdopen(os.dup(CONTROL), "rb", closefd=True).readline()
+    with os.fdopen(os.dup(CONTROL), "rb") as control:
+        line = control.readline()
     if not line.endswith(b"\n"):
         os._exit(0)
     order = json.loads(line)
@@ -110,8 +111,8 @@ def carry_out(order: Mapping[str, Any]) -> Result:
     sys.argv = [action["module"]]
     _enter(work, sources.folder if sources.bundle else "")
     own = os.getpid()
+    caller = _caller(order.get("endpoint"), action, sources.folder)
     try:
-        caller = _caller(order.get("endpoint"), action, sources.folder)
         context = context_of(action, order["folder"], "remote", caller)
         enter_process(context)
         result = execute(
@@ -123,6 +124,8 @@ def carry_out(order: Mapping[str, Any]) -> Result:
     # SIGINT is ignored in this process, so the task itself has raised it.
     except KeyboardInterrupt as error:
         result = failure(error, sources)
+    if order.get("keeps") and isinstance(caller, OnDemand):
+        caller.close()
     # This is a child that the task has forked; its result does not count.
     if os.getpid() != own:
         finish(0)
@@ -138,13 +141,16 @@ def carry_out(order: Mapping[str, Any]) -> Result:
     return result
 
 
-def send(result: Result, order: Mapping[str, Any]) -> None:
-    """Send the result of an order the way the order has come. Raises `OSError`."""
-    if "action" not in order:
+def send(result: Result, order: Mapping[str, Any], *, ends: bool = False) -> None:
+    """Send the result of an order. Raises `OSError`.
+
+    No line end follows if the worker ends, though it was to be kept.
+    """
+    if not order.get("sends"):
         result.write(order["folder"])
         return
     with os.fdopen(os.dup(CONTROL), "wb") as control:
-        control.write(result.encoded() + b"\n")
+        control.write(result.encoded() + (b"" if ends else b"\n"))
 
 
 def _inline(result: Result, action: Mapping[str, Any]) -> Result:
@@ -162,8 +168,6 @@ def _inline(result: Result, action: Mapping[str, Any]) -> Result:
 def _caller(endpoint: Mapping[str, str] | None, action: Mapping[str, Any], root: str) -> Caller:
     """Return the caller for the tasks that the task calls."""
     from flyte_build.declarations.call import InProcess
-
-    from .execute import OnDemand
 
     if endpoint is None:
         return InProcess()
@@ -282,16 +286,16 @@ def _watch() -> None:
 
 def _leave(order: Mapping[str, Any]) -> None:
     end_children()
-    if "action" in order:  # Its directory is used no longer.
+    if order.get("sends"):  # Its directory is used no longer.
         leave(order["folder"])
 
 
 def leave(folder: str) -> None:
-    """Leave the directory of an action, and remove it as far as it is empty."""
-    from flyte_build.runner.action import tidy
+    """Leave the working directory of an action, and remove it unless there is something in it."""
+    from flyte_build.runner.action import tidy_work
 
     os.chdir("/")
-    tidy(folder)
+    tidy_work(folder)
 
 
 def end_children() -> None:

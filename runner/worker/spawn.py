@@ -24,6 +24,7 @@ class Worker:
     """
 
     sends_result = False
+    why = ""
 
     def __init__(self, pid: int, control: int, output: dict[int, int]) -> None:
         self.pid, self.control, self.output = pid, control, output
@@ -46,12 +47,23 @@ class Worker:
         signal_group(self.pid, _KILL)  # Before its pid can be reused.
         return True
 
-    def reap(self, *, wants_code: bool = True) -> int:
-        """Return the exit code of the worker, which has ended."""
+    def has_code(self) -> bool:
+        """Whether the exit code of the worker, which has ended, is known."""
+        return True
+
+    def reap(self) -> int:
+        """Return the exit code of the worker, which has ended, and forget it."""
         _, status = os.waitpid(self.pid, 0)
         if self._end is not None:
             os.close(self._end)
         return os.waitstatus_to_exitcode(status)
+
+    def dismiss(self) -> None:
+        """Kill the worker, and forget it."""
+        for each in (self.control, *self.output):
+            os.close(each)
+        signal_group(self.pid, _KILL)
+        self.reap()
 
     def signal(self, number: int) -> None:
         """Send a signal to the worker and all its processes."""
@@ -116,10 +128,18 @@ def streams() -> tuple[dict[int, int], int, int]:
     if os.isatty(1) and os.isatty(2) and os.fstat(1).st_rdev == os.fstat(2).st_rdev:
         both_read, both = _terminal(1)
         return {both_read: 1}, both, os.dup(both)
-    (out_read, out), (err_read, err) = (
-        _terminal(stream) if os.isatty(stream) else os.pipe() for stream in (1, 2)
-    )
+    out_read, out = _stream(1)
+    try:
+        err_read, err = _stream(2)
+    except OSError:
+        os.close(out_read)
+        os.close(out)
+        raise
     return {out_read: 1, err_read: 2}, out, err
+
+
+def _stream(stream: int) -> tuple[int, int]:
+    return _terminal(stream) if os.isatty(stream) else os.pipe()
 
 
 def _terminal(like: int) -> tuple[int, int]:
@@ -149,15 +169,6 @@ def follow_size(output: Mapping[int, int]) -> None:
             import termios
 
             termios.tcsetwinsize(descriptor, termios.tcgetwinsize(stream))
-
-
-def dismiss(worker: Worker) -> None:
-    """End a worker that was not needed."""
-    os.close(worker.control)
-    for descriptor in worker.output:
-        os.close(descriptor)
-    signal_group(worker.pid, _KILL)
-    os.waitpid(worker.pid, 0)
 
 
 def signal_group(group: int, number: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -172,11 +174,86 @@ safe_load = str
 
 def test_a_package_that_starts_a_thread_is_imported_in_the_fork(flyte: Shell) -> None:
     """The server that has imported it forks no more; another one forks without it."""
-    (flyte.project / "lib").mkdir()
-    (flyte.project / "lib/yaml.py").write_text(HARMFUL)
+    library = flyte.home / "lib/site-packages"
+    library.mkdir(parents=True)
+    (library / "yaml.py").write_text(HARMFUL)
     (flyte.project / "packs.py").write_text(
         IMPORTS.format(package="yaml", more="", computes="len(yaml.safe_load(1))")
     )
-    variables = {"PYTHONPATH": f"{flyte.project}/lib"}
+    variables = {"PYTHONPATH": str(library)}
     done = flyte.json("run", "packs.py", "main", env=variables)
     assert done["outputs"]["o0"] == [[False, 1.0]] * 3
+
+
+MANY = """
+import asyncio, os
+import flyte
+
+env = flyte.TaskEnvironment(name="m")
+
+@env.task
+async def says(x: int) -> int:
+    print("says", x)
+    return x
+
+@env.task
+async def slow(x: int) -> None:
+    await asyncio.sleep(600)
+
+@env.task
+async def big() -> int:
+    return len(os.environ["BIG0"]) + len(os.environ["BIG1"]) + len(os.environ["BIG2"])
+
+@env.task
+async def all_say(n: int) -> int:
+    return sum(await asyncio.gather(*(says(x) for x in range(n))))
+
+@env.task
+async def gives_up(n: int) -> str:
+    for number in range(n):
+        calls = [asyncio.create_task(slow(x)) for x in range(4)]
+        await asyncio.sleep(number * 0.004)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+    return "gave up"
+
+@env.task
+async def calls_big() -> list[int]:
+    return [await big(), await big()]
+"""
+
+
+@pytest.fixture
+def many(flyte: Shell) -> Shell:
+    """A project whose tasks make many calls."""
+    (flyte.project / "many.py").write_text(MANY)
+    return flyte
+
+
+def test_each_says_its_last_words(many: Shell) -> None:
+    """The last line that a child prints is in its log, whoever removes its directory."""
+    run = many.json("run", "many.py", "all_say", "--n", "200")
+    assert run["outputs"]["o0"] == 19900
+    actions = many.json("get", "run", run["run"])["actions"][1:]
+    logs = many.home / "data/v1/runs" / run["run"] / "actions"
+    said = sorted((logs / each["name"] / "log").read_text() for each in actions)
+    assert said == sorted(f"says {x}\n" for x in range(200))
+
+
+def test_children_that_are_given_up_at_once(many: Shell) -> None:
+    """A process may be asked to end before it has read its order."""
+    assert many.json("run", "many.py", "gives_up", "--n", "15")["outputs"]["o0"] == "gave up"
+
+
+def test_many_descriptors_and_large_variables(many: Shell) -> None:
+    """Descriptors above 1023, and variables that no packet holds, are as good as others."""
+    code = (
+        "import os, resource, sys;"
+        " resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096));"
+        " [os.set_inheritable(os.open('/dev/null', 0), True) for _ in range(1100)];"
+        f" os.execv({many.program[0]!r}, ['flyte', *sys.argv[1:]])"
+    )
+    crowded = replace(many, program=(sys.executable, "-c", code))
+    large = [part for number in range(3) for part in ("--env", f"BIG{number}={'x' * 90_000}")]
+    assert crowded.json("run", *large, "many.py", "calls_big")["outputs"]["o0"] == [270_000] * 2

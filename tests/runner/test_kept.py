@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests.support.command import Shell, wait_for_no_sleepers
 
 TASKS = """
-import asyncio, os, signal, subprocess, sys, time
+import asyncio, atexit, os, signal, subprocess, sys, threading, time
 import flyte
 
 kept = flyte.TaskEnvironment(name="kept", reusable=flyte.ReusePolicy(replicas={replicas}))
@@ -87,6 +88,51 @@ async def troubles() -> list[str]:
     found.append((await child(0))["pid"])
     return found
 
+@kept.task
+async def leaves(what: str) -> str:
+    found = str(os.getpid())
+    if what == "process":
+        os.system("(sleep 0.5; echo LATE) &")
+    elif what == "thread":
+        threading.Thread(target=lambda: (time.sleep(0.5), print("LATE"))).start()
+    elif what == "closed":
+        sys.stdout.close()
+    elif what == "alarm":
+        signal.alarm(1)
+    elif what == "handler":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.umask(0)
+    return found
+
+@kept.task
+async def follows() -> str:
+    await asyncio.sleep(1.2)
+    print("follows", oct(os.umask(0o022)))
+    return str(os.getpid())
+
+@kept.task
+async def threads(n: int) -> list[int]:
+    for _ in range(n):
+        await nested(0)
+    return [len(sys._current_frames()), len(os.listdir("/proc/self/fd"))]
+
+@kept.task
+async def registers(path: str) -> None:
+    atexit.register(lambda: open(path, "w").close())
+
+@env.task
+async def left(what: str) -> list[str]:
+    return [await leaves(what), await follows()]
+
+@env.task
+async def counts() -> list[list[int]]:
+    return [await threads(2) for _ in range(6)]
+
+@env.task
+async def hooks(path: str) -> int:
+    await registers(path)
+    return 1
+
 @env.task
 async def deep() -> int:
     return await nested(5)
@@ -144,3 +190,26 @@ def test_calls_within_a_team_do_not_block_it(flyte: Shell) -> None:
 def test_large_inputs_reach_a_kept_worker(flyte: Shell) -> None:
     """They come the same way as small ones."""
     assert outputs(flyte, "sends") == [10, 3_000_000, 20]
+
+
+@pytest.mark.parametrize("what", ["process", "thread", "closed", "alarm", "handler"])
+def test_what_an_action_leaves_is_not_the_next_ones(flyte: Shell, what: str) -> None:
+    """Processes, timers and handlers end with it; with a thread or closed streams, the worker."""
+    first, second = outputs(flyte, "left", "--what", what)
+    assert (first == second) == (what in ("process", "alarm", "handler"))
+    run = flyte.last_run()["name"]
+    actions = flyte.json("get", "run", run)["actions"]
+    (follows,) = (each["name"] for each in actions if each["task"] == "kept.follows")
+    assert flyte("get", "logs", run, follows).stdout == "follows 0o22\n"
+
+
+def test_calls_leave_no_threads(flyte: Shell) -> None:
+    """A kept worker whose actions call tasks has no more threads and descriptors each time."""
+    first, *others = outputs(flyte, "counts")
+    assert others == [first] * 5
+
+
+def test_hooks_of_a_kept_worker_run_at_its_end(flyte: Shell, tmp_path: Path) -> None:
+    """The end of the run is the end of the worker, as that of a process that is not killed."""
+    outputs(flyte, "hooks", "--path", str(tmp_path / "hooked"))
+    assert (tmp_path / "hooked").exists()
