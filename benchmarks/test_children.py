@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
+import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from statistics import median
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -43,6 +47,48 @@ async def child(x: int) -> float:
 async def main(n: int) -> float:
     return sum(await asyncio.gather(*(child(x) for x in range(n))))
 """
+
+
+KEPT = """import asyncio, time
+import flyte
+
+kept = flyte.TaskEnvironment(name="kept", reusable=flyte.ReusePolicy(replicas=2))
+env = flyte.TaskEnvironment(name="main", depends_on=[kept])
+
+
+@kept.task
+async def child(x: int) -> int:
+    return x + 1
+
+
+@env.task
+async def main(n: int) -> float:
+    await asyncio.gather(*(child(-x) for x in range(1, 5)))
+    began = time.perf_counter()
+    await asyncio.gather(*(child(x) for x in range(n)))
+    return time.perf_counter() - began
+"""
+PEERS = {
+    "ray": """
+import time, ray
+ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
+f = ray.remote(lambda x: x + 1)
+ray.get([f.remote(x) for x in range(100)])
+began = time.perf_counter()
+ray.get([f.remote(x) for x in range(1000)])
+print(time.perf_counter() - began)
+""",
+    "dask": """
+import time
+from distributed import Client
+if __name__ == "__main__":
+    client = Client(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    client.gather(client.map(abs, range(100)))
+    began = time.perf_counter()
+    client.gather(client.map(abs, range(1000, 2000)))
+    print(time.perf_counter() - began)
+""",
+}
 
 
 def forks(path: Path, n: int) -> None:
@@ -104,4 +150,62 @@ def test_processes_with_large_packages(
         seconds / goal,
         "at most 1",
         f"{seconds:.2f} s; one import {imported:.2f} s, 100 trivial children {plain:.2f} s",
+    )
+
+
+def kept(home: Path, folder: Path, n: int) -> float:
+    """Return the seconds of `n` calls of a reusable environment, once its workers have begun."""
+    (folder / "kept.py").write_text(KEPT)
+    done = subprocess.run(
+        [FLYTE, "-of", "json", "run", "kept.py", "main", "--n", str(n)],
+        cwd=folder,
+        env={**os.environ, "FLYTE_HOME": str(home)},
+        capture_output=True,
+        check=True,
+    )
+    return float(json.loads(done.stdout)["outputs"]["o0"])
+
+
+def test_kept_workers(benchmark: BenchmarkFixture, tmp_path: Path, home: Path) -> None:
+    """Ten times as many calls take ten times as long."""
+    kept(home, tmp_path, 10)
+    benchmark.pedantic(kept, (home, tmp_path, 1000), rounds=1)
+    few, many = (median(kept(home, tmp_path, n) for _ in range(3)) for n in (1000, 10_000))
+    benchmark.extra_info["ratio"] = many / few / 10
+    report(
+        "10,000 calls of kept workers to 10 times 1,000",
+        many / few / 10,
+        "at most 1.2",
+        f"{1000 / few:.0f} and {10_000 / many:.0f} a second",
+    )
+
+
+@pytest.mark.skipif(
+    "FLYTE_PEERS" not in os.environ, reason="FLYTE_PEERS names no environment with ray and dask"
+)
+@pytest.mark.parametrize("peer", PEERS)
+def test_kept_workers_against_peers(
+    benchmark: BenchmarkFixture, tmp_path: Path, home: Path, peer: str
+) -> None:
+    """1,000 trivial calls through two workers; ours are recorded, and survive a power cut."""
+    (tmp_path / "peer.py").write_text(PEERS[peer])
+    python = f"{os.environ['FLYTE_PEERS']}/bin/python"
+
+    def theirs() -> float:
+        done = subprocess.run(
+            [python, "peer.py"], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return float(done.stdout.split()[-1])
+
+    kept(home, tmp_path, 10)
+    benchmark.pedantic(kept, (home, tmp_path, 1000), rounds=1)
+    ours, base = (
+        median(each() for _ in range(3)) for each in (partial(kept, home, tmp_path, 1000), theirs)
+    )
+    benchmark.extra_info["ratio"] = base / ours
+    report(
+        f"speed of 1,000 calls of kept workers to {peer}",
+        base / ours,
+        "at least 1",
+        f"{1000 / ours:.0f} and {1000 / base:.0f} a second",
     )
