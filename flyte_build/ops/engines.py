@@ -20,10 +20,10 @@ from flyte_build.text.wording import listed
 from .session import Session
 
 if TYPE_CHECKING:
-    from flyte_build.runner.engines.attempt import WorkerProcess
     from flyte_build.runner.engines.docker import DockerEngine
     from flyte_build.runner.engines.forked import ForkServers
     from flyte_build.runner.engines.protocol import Engine
+    from flyte_build.runner.engines.worker_process import WorkerProcess
 
     from .container_images import ContainerImage
 

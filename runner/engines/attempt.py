@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from flyte_build.cas.os_errors import storing
 from flyte_build.runner.action import Action
@@ -16,6 +16,7 @@ from flyte_build.runner.action import Action
 from .kept import Team
 from .output import Output
 from .protocol import Waits
+from .worker_process import WorkerProcess
 
 TURN = 0.01
 """Seconds between two looks for the end of workers, where the system does not report it."""
@@ -23,45 +24,6 @@ TURN = 0.01
 _DRAIN = 1.0
 _CHUNK = 1 << 16
 _FLOOD = 64  # Chunks of output that are read when an action of a kept worker has ended.
-
-
-class WorkerProcess(Protocol):
-    """A process that waits for an order, and leads a process group.
-
-    `control` is a pipe, and `output` maps descriptors to read from to streams (1 or 2). If it
-    `sends_result`, `control` is a socket on which the result comes; otherwise that is a file.
-    """
-
-    control: int
-    output: dict[int, int]
-    sends_result: bool
-
-    @property
-    def pid(self) -> int | None:
-        """Its process id; None if it is not forked yet."""
-
-    @property
-    def end(self) -> int | None:
-        """A descriptor that is readable when `has_ended` is to be asked; None if it has none."""
-
-    @property
-    def why(self) -> str:
-        """Reason why it was not even started, or ""."""
-
-    def has_ended(self) -> bool:
-        """Whether it has ended; the rest of its process group is killed then."""
-
-    def has_code(self) -> bool:
-        """Whether `reap` returns the exit code, now that it has ended, or nothing ever will."""
-
-    def reap(self) -> int | None:
-        """Return the exit code of the process, which has ended; None if it is not known."""
-
-    def dismiss(self) -> None:
-        """Kill it, and forget it with its descriptors."""
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the process and all its descendants."""
 
 
 class Attempt:

@@ -14,8 +14,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.runner.worker.preloads import FORKABLE
-from flyte_build.runner.worker.process_tree import signal_tree
-from flyte_build.runner.worker.spawn import Worker, signal_group, spawn, streams
+from flyte_build.runner.worker.process_tree import signal_group, signal_tree
+from flyte_build.runner.worker.spawn import Worker, spawn, streams
 
 if TYPE_CHECKING:
     from flyte_build.runner.call import Call

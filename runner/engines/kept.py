@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from flyte_build.runner.action import Action
 
-    from .attempt import WorkerProcess
+    from .worker_process import WorkerProcess
 
 
 class Team(NamedTuple):

@@ -13,10 +13,11 @@ from flyte_build.runner.limits import VISIBLE_GPUS
 from flyte_build.runner.result import NO_RESULT, Result
 from flyte_build.runner.worker.spawn import follow_size
 
-from .attempt import Attempt, WorkerProcess, give, last_words, shut_down
+from .attempt import Attempt, give, last_words, shut_down
 from .kept import KeptWorkers, Team, team_of
 from .output import Output
 from .protocol import Event, Sink, Waits
+from .worker_process import WorkerProcess
 
 _GRACE = 1.0  # Seconds that idle workers have to end.
 _TURN = 0.001  # Seconds between two looks for that.

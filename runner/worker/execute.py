@@ -193,7 +193,11 @@ def _call(task: Task[..., Any], arguments: dict[str, Any]) -> Any:
     import asyncio
 
     if not running_loop():
-        return asyncio.run(task.func(**arguments))
+        coroutine = task.func(**arguments)
+        try:
+            return asyncio.run(coroutine)
+        finally:
+            coroutine.close()  # It may have been interrupted before it began.
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as pool:  # This thread already runs a loop, as in a notebook.

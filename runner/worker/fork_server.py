@@ -29,7 +29,8 @@ from typing import Any, NoReturn
 from flyte_build.runner.sources import Sources
 from flyte_build.workspace.import_hooks import is_own
 
-from .main import AHEAD, begin, use_bundle, work
+from .bundle import use_bundle
+from .main import AHEAD, begin, work
 from .preloads import harm, open_sockets, seed
 from .spawn import CONTROL
 

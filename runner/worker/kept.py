@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from typing import Any, NoReturn
 
 from .execute import finish
-from .main import carry_out, end_children, leave, send, terminated
+from .order import carry_out, end_children, leave, send, terminated
 from .spawn import CONTROL
 
 _GRACE = 5.0  # Seconds that an idle worker has to end.

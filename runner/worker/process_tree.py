@@ -1,12 +1,13 @@
-"""Descendants of a process, found with the standard library alone, since workers have no more."""
+"""Processes that a process has started, found and signalled with the standard library alone."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 
-from .spawn import signal_group
+TYPE_CHECKING = False  # Type checkers know this name; importing `typing` takes too long here.
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def descendants(pid: int) -> list[int]:
@@ -21,6 +22,14 @@ def descendants(pid: int) -> list[int]:
     for one in found:  # The list grows during the loop.
         found += children.get(one, ())
     return found[1:]
+
+
+def signal_group(group: int, number: int) -> None:
+    """Send a signal to a process group, unless it has ended."""
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):  # macOS raises EPERM for a group of zombies.
+        return
 
 
 def signal_tree(pid: int, number: int) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
+from .process_tree import signal_group, signal_tree
+
 TYPE_CHECKING = False  # Type checkers know this name; importing `typing` takes too long here.
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,8 +69,6 @@ class Worker:
 
     def signal(self, number: int) -> None:
         """Send a signal to the worker and all its processes."""
-        from .process_tree import signal_tree
-
         signal_tree(self.pid, number)
 
 
@@ -169,11 +169,3 @@ def follow_size(output: Mapping[int, int]) -> None:
             import termios
 
             termios.tcsetwinsize(descriptor, termios.tcgetwinsize(stream))
-
-
-def signal_group(group: int, number: int) -> None:
-    """Send a signal to a process group, unless it has ended."""
-    try:
-        os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):  # macOS raises EPERM for a group of zombies.
-        return

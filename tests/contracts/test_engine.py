@@ -33,13 +33,13 @@ from flyte_build.images.layers import runtime
 from flyte_build.runner.action import Action
 from flyte_build.runner.call import Call, RunOptions
 from flyte_build.runner.controller.outcome import outcome
-from flyte_build.runner.engines.attempt import WorkerProcess
 from flyte_build.runner.engines.docker import DockerEngine, Place
 from flyte_build.runner.engines.forked import ForkServers, can_fork
 from flyte_build.runner.engines.local import LocalEngine
 from flyte_build.runner.engines.poll import wait_for
 from flyte_build.runner.engines.process import ProcessEngine
 from flyte_build.runner.engines.protocol import Engine, Event, Sink, Waits
+from flyte_build.runner.engines.worker_process import WorkerProcess
 from flyte_build.runner.history.actions import Actions
 from flyte_build.runner.reporter import pass_on
 from flyte_build.runner.result import Result

@@ -1,0 +1,44 @@
+"""Protocol of the processes that run attempts."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class WorkerProcess(Protocol):
+    """A process that waits for an order, and leads a process group.
+
+    `control` is a pipe, and `output` maps descriptors to read from to streams (1 or 2). If it
+    `sends_result`, `control` is a socket on which the result comes; otherwise that is a file.
+    """
+
+    control: int
+    output: dict[int, int]
+    sends_result: bool
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id; None if it is not forked yet."""
+
+    @property
+    def end(self) -> int | None:
+        """A descriptor that is readable when `has_ended` is to be asked; None if it has none."""
+
+    @property
+    def why(self) -> str:
+        """Reason why it was not even started, or ""."""
+
+    def has_ended(self) -> bool:
+        """Whether it has ended; the rest of its process group is killed then."""
+
+    def has_code(self) -> bool:
+        """Whether `reap` returns the exit code, now that it has ended, or nothing ever will."""
+
+    def reap(self) -> int | None:
+        """Return the exit code of the process, which has ended; None if it is not known."""
+
+    def dismiss(self) -> None:
+        """Kill it, and forget it with its descriptors."""
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process and all its descendants."""
