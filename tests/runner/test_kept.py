@@ -94,7 +94,7 @@ async def leaves(what: str) -> str:
     if what == "process":
         os.system("(sleep 0.5; echo LATE) &")
     elif what == "thread":
-        threading.Thread(target=lambda: (time.sleep(0.5), print("LATE"))).start()
+        threading.Thread(target=lambda: (time.sleep(3), print("LATE"))).start()
     elif what == "closed":
         sys.stdout.close()
     elif what == "alarm":
