@@ -8,15 +8,17 @@ import os
 import signal
 import time
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.os_errors import storing
 from flyte_build.runner.action import Action
 
-from .kept import Team
 from .output import Output
 from .protocol import Waits
-from .worker_process import WorkerProcess
+
+if TYPE_CHECKING:
+    from .kept import Team
+    from .worker_process import WorkerProcess
 
 TURN = 0.01
 """Seconds between two looks for the end of workers, where the system does not report it."""

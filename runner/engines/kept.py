@@ -20,12 +20,10 @@ class Team(NamedTuple):
     seconds: float
 
 
-def team_of(action: Action) -> Team | None:
-    """Return the team whose workers may run an action; None without such workers."""
+def team_of(action: Action) -> Team:
+    """Return the team whose workers may run an action of a reusable environment."""
     call = action.call
-    reuse = call.task.operational.options.get("reusable")
-    if not reuse or action.parent is None:
-        return None
+    reuse = call.task.operational.options["reusable"]
     names = (call.deployment, call.environment, call.code, call.task.semantic.environment)
     return Team((names, *sorted(call.env.items()), *action.gpus), float(reuse["idle_ttl"]))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from flyte_build.cas.os_errors import storing
 from flyte_build.errors import RuntimeSystemError
@@ -14,10 +15,12 @@ from flyte_build.runner.result import NO_RESULT, Result
 from flyte_build.runner.worker.spawn import follow_size
 
 from .attempt import Attempt, give, last_words, shut_down
-from .kept import KeptWorkers, Team, team_of
 from .output import Output
 from .protocol import Event, Sink, Waits
-from .worker_process import WorkerProcess
+
+if TYPE_CHECKING:
+    from .kept import KeptWorkers, Team
+    from .worker_process import WorkerProcess
 
 _GRACE = 1.0  # Seconds that idle workers have to end.
 _TURN = 0.001  # Seconds between two looks for that.
@@ -36,7 +39,7 @@ class ProcessEngine:
     def __init__(self, sink: Sink, start: Callable[[Action], WorkerProcess]) -> None:
         self._sink, self._start = sink, start
         self._attempts: dict[tuple[str, int], Attempt] = {}
-        self._kept = KeptWorkers()
+        self._kept: KeptWorkers | None = None  # Most runs keep none.
 
     def submit(self, action: Action) -> None:
         """Begin an attempt, unless it has begun already (same action, same attempt).
@@ -60,9 +63,9 @@ class ProcessEngine:
         order = {**action.order(action.folder), "files": {}, "guarded": True}
         if action.gpus:
             order["env"] = {VISIBLE_GPUS: ",".join(action.gpus), **order["env"]}
-        team = team_of(action)
+        team = self._team(action)
         try:
-            worker = (team and self._kept_worker(team)) or self._start(action)
+            worker = self._kept_worker(team) or self._start(action)
         except OSError as error:  # The system has no more processes, or the interpreter is gone.
             raise _not_started(error.strerror or str(error)) from None
         team = team if worker.sends_result else None
@@ -75,8 +78,17 @@ class ProcessEngine:
             raise
         return worker, team
 
-    def _kept_worker(self, team: Team) -> WorkerProcess | None:
-        while worker := self._kept.take(team):
+    def _team(self, action: Action) -> Team | None:
+        """Return the team whose workers may run an action; None without such workers."""
+        if action.parent is None or "reusable" not in action.call.task.operational.options:
+            return None
+        from .kept import KeptWorkers, team_of
+
+        self._kept = self._kept or KeptWorkers()
+        return team_of(action)
+
+    def _kept_worker(self, team: Team | None) -> WorkerProcess | None:
+        while self._kept and team and (worker := self._kept.take(team)):
             if not worker.has_ended():
                 return worker
             worker.dismiss()
@@ -85,8 +97,8 @@ class ProcessEngine:
     def waits(self) -> Waits:
         """Return the output of workers, their ends, and the readers of held output."""
         waits = [attempt.waits() for attempt in self._attempts.values()]
-        if (left := self._kept.seconds()) is not None:
-            waits.append(Waits(seconds=left))
+        if self._kept:
+            waits.append(Waits(seconds=self._kept.seconds()))
         return Waits(
             [each for one in waits for each in one.read],
             [each for one in waits for each in one.write],
@@ -102,7 +114,7 @@ class ProcessEngine:
             attempt.pass_on()
             if attempt.is_over():
                 found.append(self._finish(attempt))
-        for worker in self._kept.over():
+        for worker in self._kept.over() if self._kept else ():
             worker.dismiss()
         return found
 
@@ -120,7 +132,7 @@ class ProcessEngine:
         attempts, self._attempts = [*self._attempts.values()], {}
         for attempt in attempts:
             attempt.abandon()
-        idle = [*self._kept.over(all=True)]
+        idle = [*self._kept.over(all=True)] if self._kept else []
         for worker in idle:
             shut_down(worker)
         until = time.monotonic() + _GRACE
@@ -134,7 +146,7 @@ class ProcessEngine:
         result = Result.decoded(bytes(attempt.sent))
         if attempt.has_returned and result is not None:
             attempt.output.close()
-            assert attempt.team
+            assert self._kept and attempt.team
             self._kept.keep(attempt.team, attempt.worker)
             return Event(attempt.action, "failed" if result.error else "succeeded", result=result)
         code, why = attempt.reap(), attempt.worker.why
