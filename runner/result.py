@@ -85,9 +85,13 @@ class Result(NamedTuple):
         """
         replace_file(f"{folder}/result.json", self.encoded())
 
-    def encoded(self) -> bytes:
-        """Return the result as JSON text. Raises `ValueError` for outputs that are none."""
-        return json.dumps({"phase": self.phase, **self.document()}, allow_nan=False).encode()
+    def encoded(self, **others: Any) -> bytes:
+        """Return the result, and other JSON values, as JSON text.
+
+        Raises `ValueError` for outputs that are no JSON values.
+        """
+        document = {"phase": self.phase, **self.document(), **others}
+        return json.dumps(document, allow_nan=False).encode()
 
     @classmethod
     def parse(cls, phase: Phase, document: Mapping[str, Any]) -> Result:

@@ -47,6 +47,15 @@ class Attempt:
         self.ended: float | None = None
         self.is_asked = False
 
+    def packages(self) -> list[str]:
+        """Return the packages that the worker has imported, as it tells."""
+        if self.sent.rstrip().endswith(b'"packages": []}'):
+            return []
+        try:
+            return [str(name) for name in json.loads(bytes(self.sent))["packages"]]
+        except (ValueError, LookupError, TypeError):  # It tells nothing, or was killed meanwhile.
+            return []
+
     def waits(self) -> Waits:
         """Return its output, its result, the end of its worker, and the reader of held output."""
         read, write, seconds = list[int](), list[int](), None

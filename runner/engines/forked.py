@@ -8,7 +8,7 @@ import select
 import signal
 import socket
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -44,8 +44,8 @@ def can_fork() -> bool:
 class ForkServer:
     """A server in the interpreter `python`, which starts with `environment`.
 
-    Its workers run the code at `sources`, with `variables`. Raises `OSError` if it cannot be
-    started.
+    Its workers run the code at `sources`, with `variables`; it imports packages for them if it
+    `may_import`. Raises `OSError` if it cannot be started.
     """
 
     def __init__(
@@ -54,6 +54,8 @@ class ForkServer:
         environment: Mapping[str, str],
         variables: Mapping[str, str],
         sources: Sources,
+        *,
+        may_import: bool,
     ) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         said = os.memfd_create("flyte-fork-server")  # A pipe that nobody reads would fill.
@@ -67,7 +69,7 @@ class ForkServer:
             os.close(said)
         self._server = Worker(pid, -1, {})
         self._socket.setblocking(False)
-        self._imported: set[str] = set()
+        self._may_import, self._imported = may_import, set[str]()
         self._spares: deque[Forked] = deque()
         self._is_busy = False  # Whether it has forked before.
         self._asked: deque[Forked] = deque()  # The workers that the next answers are about.
@@ -84,7 +86,8 @@ class ForkServer:
 
     def use(self, packages: Iterable[str]) -> None:
         """Import packages for the forks that follow, as far as they may be."""
-        if new := [name for name in FORKABLE if name in {*packages} - self._imported]:
+        wanted = {*packages} - self._imported if self._may_import else set[str]()
+        if new := [name for name in FORKABLE if name in wanted]:
             self._drop_spares()
             self._imported.update(new)
             self._send("import", new)
@@ -209,6 +212,11 @@ class Forked:
             elif self._signal is not None:
                 self.signal(self._signal)
 
+    def learn(self, packages: Sequence[str]) -> None:
+        """Let its server import what an action has imported, for the next ones."""
+        with suppress(OSError):
+            self._server.use(packages)
+
     def has_ended(self) -> bool:
         """Whether it has ended; the rest of its process group is killed then."""
         self._server.listen()
@@ -285,10 +293,15 @@ class ForkServers:
             return None
         try:
             if server is None:
-                server = ForkServer(python, environment, variables, call.sources)
-                self._servers[kind] = server
-            if not self._losses[kind]:
-                server.use(call.packages)
+                # The one before may have been lost because of what it had imported.
+                server = self._servers[kind] = ForkServer(
+                    python,
+                    environment,
+                    variables,
+                    call.sources,
+                    may_import=not self._losses[kind],
+                )
+            server.use(call.packages)
             return server.fork()
         except OSError:  # The caller starts a process, and reports why that fails.
             if kind in self._servers:

@@ -144,6 +144,7 @@ class ProcessEngine:
     def _finish(self, attempt: Attempt) -> Event:
         del self._attempts[attempt.action.id, attempt.action.attempt]
         result = Result.decoded(bytes(attempt.sent))
+        attempt.worker.learn(attempt.packages())
         if attempt.has_returned and result is not None:
             attempt.output.close()
             assert self._kept and attempt.team

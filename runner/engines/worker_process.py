@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -27,6 +28,9 @@ class WorkerProcess(Protocol):
     @property
     def why(self) -> str:
         """Reason why it was not even started, or ""."""
+
+    def learn(self, packages: Sequence[str]) -> None:
+        """Take note of packages that an action has imported in it."""
 
     def has_ended(self) -> bool:
         """Whether it has ended; the rest of its process group is killed then."""

@@ -15,6 +15,7 @@ from flyte_build.runner.sources import Sources
 
 from .bundle import use_bundle
 from .execute import OnDemand, context_of, execute, failure, finish, load_task
+from .preloads import imported
 from .process_tree import descendants
 from .spawn import CONTROL
 
@@ -76,13 +77,15 @@ def carry_out(order: Mapping[str, Any]) -> Result:
 def send(result: Result, order: Mapping[str, Any], *, ends: bool = False) -> None:
     """Send the result of an order. Raises `OSError`.
 
-    No line end follows if the worker ends, though it was to be kept.
+    No line end follows if the worker ends, though it was to be kept. What a fork server may import
+    for others comes along.
     """
     if not order.get("sends"):
         result.write(order["folder"])
         return
     with os.fdopen(os.dup(CONTROL), "wb") as control:
-        control.write(result.encoded() + (b"" if ends else b"\n"))
+        packages = imported()
+        control.write(result.encoded(packages=packages) + (b"" if ends else b"\n"))
 
 
 def _inline(result: Result, action: Mapping[str, Any]) -> Result:

@@ -165,6 +165,30 @@ def test_packages_compute_in_forks(flyte: Shell, package: str) -> None:
     assert [value for _, value in forked] == [pytest.approx(root[1])] * 2
 
 
+LATE = """
+import sys
+import flyte
+
+env = flyte.TaskEnvironment(name="l")
+
+@env.task
+async def child(x: int) -> bool:
+    early = "numpy" in sys.modules
+    import numpy
+    return early
+
+@env.task
+async def main() -> list[bool]:
+    return [await child(x) for x in range(3)]
+"""
+
+
+def test_a_server_learns_from_its_children(flyte: Shell) -> None:
+    """A package that only a function imports is there for the calls that follow."""
+    (flyte.project / "late.py").write_text(LATE)
+    assert flyte.json("run", "late.py", "main")["outputs"]["o0"] == [False, True, True]
+
+
 HARMFUL = """
 import threading, time
 threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
