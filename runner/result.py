@@ -88,7 +88,7 @@ class Result(NamedTuple):
     def encoded(self, **others: Any) -> bytes:
         """Return the result, and other JSON values, as JSON text.
 
-        Raises `ValueError` for outputs that are no JSON values.
+        Raises `ValueError` for outputs that are not JSON values.
         """
         document = {"phase": self.phase, **self.document(), **others}
         return json.dumps(document, allow_nan=False).encode()
