@@ -26,7 +26,7 @@ from .host import WorkerHost
 from .inbox import Inbox
 from .journal import Journal
 from .machine import Effect, End, Machine, Retry, Start, Stop
-from .outcome import lost, outcome, system_failure
+from .outcome import lost, outcome, system_failure, written
 from .placed import Answer, ChildPlaces, Ending, Placed, answer
 from .policy import Policies
 
@@ -253,9 +253,7 @@ class Controller:
 
     def _happened(self, now: float, event: Event) -> None:
         action = event.action
-        result = event.result
-        if result is None and event.kind == "lost":
-            result = Result.read(action.folder)
+        result = written(event) if event.kind == "lost" else None
         # A result that was written counts, whatever became of its worker.
         if event.kind == "lost" and (result is None or result.error):
             self._machine.lost(now, action.id, action.attempt, lost(event))

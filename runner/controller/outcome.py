@@ -14,9 +14,14 @@ def system_failure(error: FlyteError) -> Failure:
     return Failure(type(error).__name__, message, "system", hint=error.hint, is_final=True)
 
 
+def written(event: Event) -> Result | None:
+    """Return the result that a worker has sent, or has written into its action's directory."""
+    return event.result or Result.read(event.action.folder)
+
+
 def outcome(action: Action, event: Event) -> Result:
     """Return the result of an attempt that has ended."""
-    if result := event.result or Result.read(action.folder):
+    if result := written(event):
         # The task can write the file, so its phase counts for nothing.
         phase: Phase = "timed_out" if event.kind == "timed_out" else "failed"
         return result._replace(phase=phase) if result.error else result

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .kept import Team
     from .worker_process import WorkerProcess
 
-TURN = 0.01
-"""Seconds between two looks for the end of workers, where the system does not report it."""
+# Seconds between two looks for the end of workers, where the system does not report it.
+_TURN = 0.01
 # Seconds to continue reading after a worker has ended, if another process holds its output open.
 _DRAIN = 1.0
 _CHUNK = 1 << 16
@@ -65,13 +65,11 @@ class Attempt:
             write.append(self.output.descriptor)
         else:
             read += self.worker.output
-        if self.ended is None:
+        if self.ended is None or not self._has_told():
             if (end := self.worker.end) is None:
-                seconds = TURN
+                seconds = _TURN
             else:
                 read.append(end)
-        elif not self._has_told():
-            read += [] if self.worker.end is None else [self.worker.end]
         elif not self.output.is_held:
             seconds = max(0.0, self.ended + _DRAIN - time.monotonic())
         return Waits(read, write, seconds)

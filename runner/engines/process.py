@@ -145,16 +145,16 @@ class ProcessEngine:
         del self._attempts[attempt.action.id, attempt.action.attempt]
         result = Result.decoded(bytes(attempt.sent))
         attempt.worker.learn(attempt.packages())
+        code, why = None, attempt.worker.why
         if attempt.has_returned and result is not None:
             attempt.output.close()
             assert self._kept and attempt.team
             self._kept.keep(attempt.team, attempt.worker)
-            return Event(attempt.action, "failed" if result.error else "succeeded", result=result)
-        code, why = attempt.reap(), attempt.worker.why
-        if result is None or attempt.is_asked:
-            event = _event(attempt.action, code, why, cancelled=attempt.is_asked)
         else:
-            event = Event(attempt.action, "failed" if result.error else "succeeded", result=result)
+            code = attempt.reap()
+        if result is not None and not attempt.is_asked:
+            return Event(attempt.action, "failed" if result.error else "succeeded", result=result)
+        event = _event(attempt.action, code, why, cancelled=attempt.is_asked)
         if event.kind == "lost":
             from .orphans import kill_orphans
 

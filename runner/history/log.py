@@ -38,7 +38,6 @@ class LogWriter:
     """Writer of the output of one attempt, at the end of the log."""
 
     def __init__(self, folder: str, attempt: int) -> None:
-        self._folder = folder
         self._log = os.open(f"{folder}/log", _APPEND, 0o600)
         self._times = os.open(f"{folder}/log.times", _APPEND, 0o600)
         self._size, self._attempt = os.fstat(self._log).st_size, attempt

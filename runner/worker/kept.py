@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from typing import Any, NoReturn
 
 from .execute import finish
-from .order import carry_out, end_children, leave, send, terminated
+from .order import carry_out, end_children, end_group, leave, send, terminated
 from .spawn import CONTROL
 
 _GRACE = 5.0  # Seconds that an idle worker has to end.
@@ -51,9 +51,8 @@ class _Orders:
             if self._is_idle:
                 self._waiting.put(None)
                 time.sleep(_GRACE)
-            end_children()
         finally:  # In any case the group ends, including this process.
-            os.killpg(0, signal.SIGKILL)
+            end_group()
 
 
 class _Process:
@@ -93,9 +92,4 @@ def serve(order: Mapping[str, Any] | None) -> NoReturn:
         leave(order["folder"])
         send(result, order, ends=not goes_on)
         order = orders.next() if goes_on else None
-    finish(1 if terminated else 0, then=_end_group)
-
-
-def _end_group() -> None:
-    end_children()
-    os.killpg(0, signal.SIGKILL)
+    finish(1 if terminated else 0, then=end_group)

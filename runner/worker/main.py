@@ -21,7 +21,7 @@ from flyte_build._alias import install_alias
 from flyte_build.runner.result import NO_RESULT
 
 from .execute import finish
-from .order import carry_out, end_children, leave, say, send
+from .order import carry_out, end_children, end_group, leave, say, send
 from .spawn import CONTROL
 
 # Modules that are imported while the worker waits: those that a bundle and each task's file need,
@@ -86,10 +86,7 @@ def work() -> NoReturn:
 def _watch() -> None:
     while os.read(CONTROL, 1):
         pass
-    try:
-        end_children()
-    finally:  # In any case the group ends, including this process.
-        os.killpg(0, signal.SIGKILL)
+    end_group()
 
 
 def _leave(order: Mapping[str, Any]) -> None:

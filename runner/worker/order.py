@@ -16,7 +16,7 @@ from flyte_build.runner.sources import Sources
 from .bundle import use_bundle
 from .execute import OnDemand, context_of, execute, failure, finish, load_task
 from .preloads import imported
-from .process_tree import descendants
+from .process_tree import descendants, has_children, signal_each
 from .spawn import CONTROL
 
 if TYPE_CHECKING:
@@ -148,15 +148,16 @@ def end_children() -> None:
 
     The group itself is killed by the process that reaps this one.
     """
+    if has_children():  # Most tasks have none, and a look at all processes takes longer.
+        signal_each(descendants(os.getpid()), signal.SIGKILL)
+
+
+def end_group() -> None:
+    """Kill all processes that this one has started, its group, and so itself."""
     try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:  # Most tasks have no children: skip the import.
-        return
-    for pid in descendants(os.getpid()):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+        end_children()
+    finally:
+        os.killpg(0, signal.SIGKILL)
 
 
 def _terminate(number: int, frame: Any) -> None:

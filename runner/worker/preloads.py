@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 
+from .process_tree import has_children
+
 FORKABLE = (
     "numpy",
     "pandas",
@@ -31,11 +33,9 @@ def harm(sockets: int = 0) -> str:
     """Return why this process must not be forked, or ""; it had some `sockets` before."""
     if len(sys._current_frames()) > 1:
         return "a thread was started"
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return "a socket was opened" if open_sockets() > sockets else ""
-    return "a process was started"
+    if has_children():
+        return "a process was started"
+    return "a socket was opened" if open_sockets() > sockets else ""
 
 
 def open_sockets() -> int:

@@ -7,7 +7,7 @@ import sys
 
 TYPE_CHECKING = False  # Type checkers know this name; importing `typing` takes too long here.
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 def descendants(pid: int) -> list[int]:
@@ -36,11 +36,25 @@ def signal_tree(pid: int, number: int) -> None:
     """Send a signal to the process group that a process leads, and to all its descendants."""
     everything = descendants(pid)
     signal_group(pid, number)
-    for each in everything:
+    signal_each(everything, number)
+
+
+def signal_each(pids: Iterable[int], number: int) -> None:
+    """Send a signal to processes, as far as they have not ended."""
+    for pid in pids:
         try:
-            os.kill(each, number)
+            os.kill(pid, number)
         except ProcessLookupError:
             continue
+
+
+def has_children() -> bool:
+    """Whether this process has a child, which may have ended."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _parents() -> Iterator[tuple[int, int]]:
