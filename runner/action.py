@@ -43,7 +43,8 @@ class Action(NamedTuple):
     """One attempt of a call; attempts count from 1, and `folder` is the directory of the action.
 
     `parent` is the id of the action that has called it, `started` the start of the run (epoch
-    seconds). `gpus` are the names of those that are its own meanwhile.
+    seconds). `gpus` are the names of those that are its own meanwhile. `worker` is the number of
+    the worker that it shares with others of its environment; 0 if it shares none.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Action(NamedTuple):
     started: float = 0.0
     gpus: Sequence[str] = ()
     endpoint: Endpoint | None = None
+    worker: int = 0
 
     @property
     def limits(self) -> Limits:

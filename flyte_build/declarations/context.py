@@ -13,6 +13,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from flyte_build.errors import NotInTaskContextError
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
     from datetime import datetime
@@ -143,11 +145,22 @@ class TaskContext:
 _OUTSIDE = TaskContext()
 _current: ContextVar[TaskContext | None] = ContextVar("flyte_task", default=None)
 _of_process: TaskContext | None = None
+_is_shared = False  # Whether several actions run in this process.
 
 
 def ctx() -> TaskContext:
-    """Return the context of the running task; outside of a task, it is false."""
-    return _current.get() or _of_process or _OUTSIDE
+    """Return the context of the running task; outside of a task, it is false.
+
+    Raises `NotInTaskContextError` in a thread without context, if actions share the process.
+    """
+    context = _current.get() or _of_process
+    if context is None and _is_shared:
+        raise NotInTaskContextError(
+            "NotInTaskContextError",
+            "This thread does not know to which action it belongs: its worker runs several at once",
+            hint="Start it with `contextvars.copy_context().run`, or use `asyncio.to_thread`.",
+        )
+    return context or _OUTSIDE
 
 
 def enter(context: TaskContext) -> None:
@@ -159,6 +172,12 @@ def enter_process(context: TaskContext | None) -> None:
     """Set the context of everything in this process that has no other; None ends that."""
     global _of_process
     _of_process = context
+
+
+def share_process() -> None:
+    """Let several actions run in this process, of which each has its own `contextvars` context."""
+    global _is_shared
+    _is_shared = True
 
 
 @contextmanager

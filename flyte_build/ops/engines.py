@@ -95,15 +95,19 @@ class Engines:
             self._spare = call.environment, spare
 
     def _start(self, action: Action) -> WorkerProcess:
-        """Return the spare worker, or another one: forked for a child, where that is possible."""
+        """Return the spare worker for the root, and one that is forked, if possible, for others."""
         call = action.call
-        if self._spare and self._spare[0] == call.environment:
-            (_, worker), self._spare = self._spare, None
-            return worker
+        environment, spare = self._spare or ("", None)
+        self._spare = None
+        if spare and action.parent is None and environment == call.environment:
+            return spare
+        if spare:
+            spare.dismiss()
         python, variables = self._interpreter(call.environment)
-        servers = self._servers if action.parent else None
-        forked = servers and servers.fork(python, variables, call)
-        return forked or start_worker(python, variables)
+        if action.parent is None:
+            return start_worker(python, variables)
+        forked = self._servers and self._servers.fork(python, variables, call)
+        return forked or start_worker(python, variables, sends_result=True)
 
     def _interpreter(self, environment: str) -> tuple[str, Mapping[str, str]]:
         """Return the Python of a local environment, and the variables of a worker in it."""

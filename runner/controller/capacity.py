@@ -25,6 +25,10 @@ class Capacity:
         self.slots, self._gpus = slots, gpus
         self._held: dict[str, Sequence[str]] = {}
 
+    def worker_gpus(self, worker: str, count: int) -> Sequence[str]:
+        """Return the names of the GPUs of a worker that several actions share: always the same."""
+        return self._held.get(worker) or self.take_gpus(worker, count)
+
     def take_gpus(self, action: str, count: int) -> Sequence[str]:
         """Return the names of GPUs for an attempt of an action, in place of those it had."""
         self.release_gpus(action)

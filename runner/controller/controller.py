@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.errors import FlyteError
@@ -273,9 +273,9 @@ class Controller:
     def _carry_out_one(self, effect: Effect) -> None:
         placed = self._placed[effect.action]
         match effect:
-            case Start(id, attempt):
-                placed.begin(attempt)
-                placed.gpus = self._capacity.take_gpus(id, self._action(id, placed).limits.gpus)
+            case Start(id, attempt, worker):
+                placed.begin(attempt, worker)
+                placed.gpus = self._gpus(id, placed)
                 if self._earlier and attempt == 1:
                     self._earlier.bring_checkpoint(id, self._action(id, placed).folder)
                 self._start(id, placed)
@@ -324,6 +324,14 @@ class Controller:
             now = time.monotonic()
             self._machine.ended(now, id, placed.attempt, Result("failed", error=failed))
 
+    def _gpus(self, id: str, placed: Placed) -> Sequence[str]:
+        """Return the names of GPUs for an attempt, or for all those that share its worker."""
+        count = self._action(id, placed).limits.gpus
+        if not placed.worker:
+            return self._capacity.take_gpus(id, count)
+        team = placed.call.task.semantic.environment
+        return self._capacity.worker_gpus(f"{team}/{placed.worker}", count)
+
     def _action(self, id: str, placed: Placed) -> Action:
         return Action(
             id=id,
@@ -333,6 +341,7 @@ class Controller:
             parent=placed.parent,
             attempt=placed.attempt,
             gpus=placed.gpus,
+            worker=placed.worker,
             started=self._started,
             endpoint=self._host.endpoint if self._host else None,
         )

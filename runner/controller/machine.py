@@ -44,10 +44,11 @@ class Queued(NamedTuple):
 
 
 class Start(NamedTuple):
-    """The attempt is to be started."""
+    """The attempt is to be started, in the worker of this number unless it is 0."""
 
     action: str
     attempt: int
+    worker: int = 0
 
 
 class Stop(NamedTuple):
@@ -282,7 +283,7 @@ class Machine:
                 self._pool.release(id)
             if action.policy.max_runtime:
                 self._alarm(now + action.policy.max_runtime, "runtime", action)
-            self._effects.append(Start(id, action.attempt))
+            self._effects.append(Start(id, action.attempt, self._pool.worker(id)))
 
     def _stop(self, now: float, action: _Action, verdict: Result, grace: float = _GRACE) -> None:
         """End an action with a result that is decided, as soon as its attempt has ended."""
@@ -304,13 +305,17 @@ class Machine:
             self._stop(now, action, aborted, grace)
 
     def _attempt_over(self, now: float, action: _Action, result: Result, *, is_lost: bool) -> None:
-        self._pool.release(action.id)
+        self._pool.leave(action.id)
         action.verdict = None
         if action.renewal:
             self._begin(now, action, action.renewal)
             self._effects.append(Retry(action.id, action.attempt, result, 0.0))
             self._wait(now, action, 0.0)
         elif self._tries_again(action, result, is_lost=is_lost):
+            if (
+                is_lost
+            ):  # Others in the worker may have been the cause, or may suffer from this one.
+                action.policy = action.policy._replace(claim=action.policy.claim.alone())
             waits = action.policy.backoff
             wait = 0.0 if is_lost or not waits else waits[min(action.failures, len(waits)) - 1]
             self._effects.append(Retry(action.id, action.attempt, result, wait))
@@ -331,7 +336,7 @@ class Machine:
 
     def _end(self, now: float, action: _Action, result: Result) -> None:
         self._queue.remove(action.id, _parent(action), action.policy.claim)
-        self._pool.release(action.id)
+        self._pool.leave(action.id)
         action.phase, action.result, action.verdict = "ended", result, None
         action.turn += 1
         self._in_flight -= 1

@@ -62,6 +62,7 @@ class Placed:
 
     is_known = False  # Whether its result comes from an earlier run.
     attempt = 0
+    worker = 0  # Number of the one that its attempt shares with others.
     gpus: Sequence[str] = ()  # Those that its attempt may use.
 
     def __init__(
@@ -83,9 +84,9 @@ class Placed:
         """Forget the ends up to a number, of which the worker has taken note."""
         del self.endings[: number - (self._told - len(self.endings))]
 
-    def begin(self, attempt: int) -> None:
+    def begin(self, attempt: int, worker: int) -> None:
         """Tell the worker of a new attempt everything anew."""
-        self.attempt, self._told = attempt, 0
+        self.attempt, self.worker, self._told = attempt, worker, 0
         self.answer([])
         self.endings.clear()
 

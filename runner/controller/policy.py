@@ -68,10 +68,11 @@ def policy_of(task: TaskSpec, lost_retries: int) -> Policy:
     )
 
 
-def _team(task: TaskSpec) -> tuple[str, int]:
-    """Return the team of kept workers that serves a task, and their number; "" without one."""
-    reuse = task.operational.options.get("reusable")
-    return (task.semantic.environment, max(1, reuse["replicas"][1])) if reuse else ("", 0)
+def _team(task: TaskSpec) -> tuple[str, int, int]:
+    """Return the team of workers that serves a task ("" without one), their number and seats."""
+    if not (reuse := task.operational.options.get("reusable")):
+        return "", 0, 1
+    return task.semantic.environment, max(1, reuse["replicas"][1]), reuse["concurrency"]
 
 
 def beyond(task: TaskSpec, needs: Slots, total: Slots) -> str:

@@ -42,7 +42,7 @@ class Queue:
             if pool.is_busy(claim):
                 blocked[parent, claim] = actions
                 continue
-            needs = claim.slots
+            needs = pool.needs(claim)
             if lacking := needs.lacking(pool.free.minus(reserved)):
                 reserved = reserved.plus(needs.only(lacking | _SCARCE))
                 blocked[parent, claim] = actions

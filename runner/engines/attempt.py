@@ -77,7 +77,8 @@ class Attempt:
     @property
     def has_returned(self) -> bool:
         """Whether the result is there, and the worker waits for another order."""
-        return self.team is not None and self.sent.endswith(b"\n") and not self.is_asked
+        is_left = self.is_asked and self.worker.ends_when_asked
+        return self.team is not None and self.sent.endswith(b"\n") and not is_left
 
     def pass_on(self) -> bool:
         """Receive the result, and pass on output. Returns whether there was output.
@@ -88,20 +89,9 @@ class Attempt:
         while self.sends and (data := _read(self.worker.control)) is not None:
             self.sent += data
             self.sends = bool(data)
-        self.output.pass_on(leave=self.is_asked)
-        has_output = False
-        for descriptor in () if self.output.is_held else list(self.worker.output):
-            if (data := _read(descriptor)) is None:
-                continue
-            has_output = True
-            if data:
-                self.output.take(self.worker.output[descriptor], data)
-            else:
-                os.close(descriptor)
-                del self.worker.output[descriptor]
-            if self.ended is not None:
-                self.ended = time.monotonic()
-        self.output.pass_on(leave=self.is_asked)
+        has_output = pass_on(self.worker.output, self.output, leave=self.is_asked)
+        if has_output and self.ended is not None:
+            self.ended = time.monotonic()
         return has_output
 
     def is_over(self) -> bool:
@@ -156,6 +146,27 @@ class Attempt:
         self.worker.signal(number)
 
 
+def pass_on(descriptors: dict[int, int], output: Output, *, leave: bool) -> bool:
+    """Pass on output that is there, and return whether there was any.
+
+    `descriptors` to read from are mapped to streams; one whose end has come is closed and removed.
+    While output is held, nothing more is read; see `Output.pass_on` for `leave`.
+    """
+    output.pass_on(leave)
+    has_output = False
+    for descriptor in () if output.is_held else list(descriptors):
+        if (data := _read(descriptor)) is None:
+            continue
+        has_output = True
+        if data:
+            output.take(descriptors[descriptor], data)
+        else:
+            os.close(descriptor)
+            del descriptors[descriptor]
+    output.pass_on(leave)
+    return has_output
+
+
 def _read(descriptor: int) -> bytes | None:
     """Return available bytes, None if there are none yet, or b"" at the end."""
     try:
@@ -191,12 +202,12 @@ def give(worker: WorkerProcess, action: Action, order: dict[str, Any]) -> None:
             raise
 
 
-def shut_down(worker: WorkerProcess) -> None:
-    """Tell a worker that is idle that no order will come."""
+def shut_down(control: int) -> None:
+    """Tell a worker through the socket of its control that nothing more will come."""
     import socket
 
-    with suppress(OSError), socket.socket(fileno=os.dup(worker.control)) as control:
-        control.shutdown(socket.SHUT_WR)
+    with suppress(OSError), socket.socket(fileno=os.dup(control)) as own:
+        own.shutdown(socket.SHUT_WR)
 
 
 def last_words(worker: WorkerProcess) -> str:

@@ -27,7 +27,7 @@ from flyte_build.runner.result import NO_RESULT, Failure, Result
 from flyte_build.runner.sources import Sources
 from flyte_build.runner.worker.missing_files import hint
 
-from .output import Output
+from .output import Output, output_of
 from .protocol import Event, Sink, Waits
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class DockerEngine:
             return
         with storing("write an action"):
             _write(action)
-            output = Output(action, self._sink)
+            output = output_of(action, self._sink)
         try:
             id, socket = self._started(action)
         except BaseException:

@@ -180,6 +180,7 @@ class Forked:
     """A worker of a fork server, which leads a process group; see `WorkerProcess`."""
 
     sends_result = True
+    ends_when_asked = True
 
     def __init__(self, server: ForkServer, control: int, output: dict[int, int]) -> None:
         self.control, self.output = control, output
@@ -201,7 +202,8 @@ class Forked:
         if kind == "ended":
             self._code, self._is_answered = answer, True
         elif kind == "failed" or not descriptors:  # There may be no more descriptors here.
-            self.why = answer if kind == "failed" else "its descriptor was lost"
+            why = answer if kind == "failed" else "its descriptor was lost"
+            self.why = f"it was not forked: {why}"
             self._has_ended = self._is_answered = True
             if kind == "forked":
                 signal_tree(answer, signal.SIGKILL)

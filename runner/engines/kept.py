@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Hashable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Hashable, Iterator
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+
+from .attempt import shut_down
+from .protocol import Waits
 
 if TYPE_CHECKING:
     from flyte_build.runner.action import Action
 
     from .worker_process import WorkerProcess
 
+_GRACE = 1.0  # Seconds that idle workers have to end.
+_TURN = 0.001  # Seconds between two looks for that.
+
 
 class Team(NamedTuple):
-    """A team: its workers are alike, and each is kept for some `seconds` without an action."""
+    """A team, whose workers are alike.
+
+    Without an action, all of them end after `idle_ttl` seconds; one ends after `scaledown_ttl` if
+    there are more than `least`.
+    """
 
     key: Hashable
-    seconds: float
+    least: int
+    idle_ttl: float
+    scaledown_ttl: float
 
 
 def team_of(action: Action) -> Team:
@@ -25,33 +37,147 @@ def team_of(action: Action) -> Team:
     call = action.call
     reuse = call.task.operational.options["reusable"]
     names = (call.deployment, call.environment, call.code, call.task.semantic.environment)
-    return Team((names, *sorted(call.env.items()), *action.gpus), float(reuse["idle_ttl"]))
+    key = (names, *sorted(call.env.items()), *action.gpus)
+    return Team(key, reuse["replicas"][0], float(reuse["idle_ttl"]), float(reuse["scaledown_ttl"]))
+
+
+class Crew(Protocol):
+    """Workers of teams, which are started as they are needed, and kept."""
+
+    def worker(self, team: Team, action: Action) -> WorkerProcess:
+        """Return a worker of a team for an action. Raises `OSError` if it cannot be started."""
+
+    def leave(self, team: Team, worker: WorkerProcess, *, has_ended: bool) -> None:
+        """Take note that an action in a worker has ended, and whether the worker has, too."""
+
+    def waits(self) -> list[Waits]:
+        """Return what `tend` waits for."""
+
+    def tend(self) -> None:
+        """End the workers whose time is over."""
+
+    def close(self) -> None:
+        """Kill all workers; those that are idle may end by themselves."""
+
+
+class Idle(Protocol):
+    """A worker that may be idle."""
+
+    control: int
+
+    def has_ended(self) -> bool:
+        """Whether it has ended."""
+
+    def dismiss(self) -> None:
+        """Kill it, and forget it with its descriptors."""
+
+
+W = TypeVar("W", bound=Idle)
+
+
+class _State(Generic[W]):
+    """State of a team: the number of its busy workers, and since when the others are idle."""
+
+    def __init__(self, team: Team) -> None:
+        self.team, self.busy = team, 0
+        self.idle: deque[tuple[float, W]] = deque()  # The last one has ended an action last.
+
+    def end(self) -> float:
+        """Return the time at which the worker that has been idle longest is to end."""
+        longest, last = self.idle[0][0], self.idle[-1][0]
+        all = float("inf") if self.busy else last + self.team.idle_ttl
+        has_surplus = self.busy + len(self.idle) > self.team.least
+        return min(all, longest + self.team.scaledown_ttl if has_surplus else all)
+
+
+class Roster(Generic[W]):
+    """Workers of teams: how many are busy, and those that are idle."""
+
+    def __init__(self) -> None:
+        self._teams: dict[Hashable, _State[W]] = {}
+
+    def begin(self, team: Team) -> W | None:
+        """Count another busy worker, and return it: the one that was kept last, or None."""
+        state = self._teams.setdefault(team.key, _State(team))
+        state.busy += 1
+        return state.idle.pop()[1] if state.idle else None
+
+    def wake(self, team: Team, worker: W) -> None:
+        """Count a worker that is idle as busy."""
+        state = self._teams[team.key]
+        state.busy += 1
+        state.idle = deque(each for each in state.idle if each[1] is not worker)
+
+    def keep(self, team: Team, worker: W) -> None:
+        """Keep a worker that was busy for the team's next action."""
+        self.lose(team)
+        self._teams[team.key].idle.append((time.monotonic(), worker))
+
+    def lose(self, team: Team) -> None:
+        """Take note that a worker that was busy has ended."""
+        self._teams[team.key].busy -= 1
+
+    def seconds(self) -> float | None:
+        """Return the seconds until `over` yields a worker, or None."""
+        ends = [state.end() for state in self._teams.values() if state.idle]
+        seconds = max(0.0, min(ends) - time.monotonic()) if ends else None
+        return None if seconds == float("inf") else seconds
+
+    def over(self, *, all: bool = False) -> Iterator[W]:
+        """Yield the workers whose time is over, or all that are idle; they are kept no longer."""
+        now = time.monotonic()
+        for state in self._teams.values():
+            while state.idle and (all or state.end() <= now):
+                yield state.idle.popleft()[1]
+
+    def close(self) -> None:
+        """End all workers that are idle: by themselves, or else they are killed."""
+        idle = [*self.over(all=True)]
+        for worker in idle:
+            shut_down(worker.control)
+        until = time.monotonic() + _GRACE
+        for worker in idle:
+            while not worker.has_ended() and time.monotonic() < until:
+                time.sleep(_TURN)
+            worker.dismiss()
 
 
 class KeptWorkers:
-    """Workers that are idle, by their teams."""
+    """Workers that carry out one action after another; `start` returns a new one."""
 
-    def __init__(self) -> None:
-        self._idle: dict[Hashable, deque[tuple[float, WorkerProcess]]] = {}
+    def __init__(self, start: Callable[[Action], WorkerProcess]) -> None:
+        self._start = start
+        self._roster: Roster[WorkerProcess] = Roster()
 
-    def keep(self, team: Team, worker: WorkerProcess) -> None:
-        """Keep a worker for the team's next action."""
-        until = time.monotonic() + team.seconds
-        self._idle.setdefault(team.key, deque()).append((until, worker))
+    def worker(self, team: Team, action: Action) -> WorkerProcess:
+        """Return a worker of a team for an action. Raises `OSError` if it cannot be started."""
+        while kept := self._roster.begin(team):
+            if not kept.has_ended():
+                return kept
+            kept.dismiss()
+            self._roster.lose(team)
+        try:
+            return self._start(action)
+        except OSError:
+            self._roster.lose(team)
+            raise
 
-    def take(self, team: Team) -> WorkerProcess | None:
-        """Return the worker that was kept last, or None."""
-        idle = self._idle.get(team.key)
-        return idle.pop()[1] if idle else None
+    def leave(self, team: Team, worker: WorkerProcess, *, has_ended: bool) -> None:
+        """Take note that an action in a worker has ended, and whether the worker has, too."""
+        if has_ended:
+            self._roster.lose(team)
+        else:
+            self._roster.keep(team, worker)
 
-    def seconds(self) -> float | None:
-        """Return the seconds until a worker is to be dismissed, or None."""
-        ends = [idle[0][0] for idle in self._idle.values() if idle]
-        return max(0.0, min(ends) - time.monotonic()) if ends else None
+    def waits(self) -> list[Waits]:
+        """Return the time at which a worker is to end."""
+        return [Waits(seconds=self._roster.seconds())]
 
-    def over(self, *, all: bool = False) -> Iterator[WorkerProcess]:
-        """Yield the workers whose time is over, or all of them; they are kept no longer."""
-        now = time.monotonic()
-        for idle in self._idle.values():
-            while idle and (all or idle[0][0] <= now):
-                yield idle.popleft()[1]
+    def tend(self) -> None:
+        """End the workers whose time is over."""
+        for worker in self._roster.over():
+            worker.dismiss()
+
+    def close(self) -> None:
+        """Kill all workers; those that are idle may end by themselves."""
+        self._roster.close()

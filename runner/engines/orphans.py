@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from flyte_build.runner.action import Action
+from collections.abc import Mapping
 
 
-def kill_orphans(action: Action) -> None:
+def kill_orphans(variables: Mapping[str, str]) -> None:
     """Kill the processes that an attempt has started, which its variables show.
 
     A process that was started with other variables is not found.
     """
     import psutil
 
-    marks = action.marks.items()
+    marks = variables.items()
     for process in psutil.process_iter():
         try:
             if marks <= process.environ().items():

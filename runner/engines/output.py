@@ -1,4 +1,4 @@
-"""Forwarding of an attempt's output to the log and to a reader.
+"""Forwarding of a worker's output to the log and to a reader.
 
 Nothing more is read while the reader has not taken what was read before.
 """
@@ -15,24 +15,30 @@ from flyte_build.runner.history.log import LogWriter
 
 from .protocol import Sink
 
-_LONGEST = 1 << 16  # Longer lines of children are cut.
+_LONGEST = 1 << 16  # Longer lines are cut, where each begins with a name.
+
+
+def output_of(action: Action, sink: Sink) -> Output:
+    """Return the output of an attempt: lines of a child begin with its name."""
+    name = label(action.call.task.operational.short_name, action.id) if action.parent else ""
+    return Output(action.folder, action.attempt, name, sink)
 
 
 class Output:
-    """Output of one attempt; all of it goes to the log, and to `sink`, which may be slow.
+    """Output that goes to the log in the directory `folder`, and to `sink`, which may be slow.
 
-    Lines of a child begin with its name, except in its log, which it has only if it prints.
+    With a `name`, lines begin with it, except in the log, which is made only if there is output.
     """
 
-    def __init__(self, action: Action, sink: Sink) -> None:
-        self._action, self._sink = action, sink
-        self._is_child = action.parent is not None
+    def __init__(self, folder: str, attempt: int, name: str, sink: Sink) -> None:
+        self._folder, self._attempt, self._sink = folder, attempt, sink
+        self._has_name = bool(name)
         self._log: LogWriter | None = None
-        if not self._is_child:
+        if not self._has_name:
             self._written()
-        self._prefix = f"[{label(action.call.task.operational.short_name, action.id)}] ".encode()
+        self._prefix = f"[{name}] ".encode()
         self._held: deque[tuple[int, bytes]] = deque()
-        self._begun: dict[int, bytes] = {}  # Beginnings of a child's lines, by stream.
+        self._begun: dict[int, bytes] = {}  # Beginnings of lines, by stream.
 
     @property
     def is_held(self) -> bool:
@@ -45,9 +51,9 @@ class Output:
         return self._sink.output_descriptor(self._held[0][0])
 
     def take(self, stream: int, data: bytes) -> None:
-        """Accept `data` that the attempt wrote to its standard output (1) or error (2)."""
+        """Accept `data` that was written to its standard output (1) or error (2)."""
         self._written().write(stream, data)
-        if not self._is_child:
+        if not self._has_name:
             self._held.append((stream, data))
             return
         *lines, begun = (self._begun.get(stream, b"") + data).split(b"\n")
@@ -83,8 +89,8 @@ class Output:
 
     def _written(self) -> LogWriter:
         if self._log is None:
-            make_below(self._action.folder)
-            self._log = LogWriter(self._action.folder, self._action.attempt)
+            make_below(self._folder)
+            self._log = LogWriter(self._folder, self._attempt)
         return self._log
 
 

@@ -1,9 +1,11 @@
-"""Protocol of the processes that run attempts."""
+"""Protocols of the processes that run attempts, and of the places where they are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
+
+from flyte_build.runner.action import Action
 
 
 class WorkerProcess(Protocol):
@@ -16,6 +18,8 @@ class WorkerProcess(Protocol):
     control: int
     output: dict[int, int]
     sends_result: bool
+    ends_when_asked: bool
+    """Whether it ends when it is asked to; a worker with several actions ends only this one."""
 
     @property
     def pid(self) -> int | None:
@@ -27,7 +31,7 @@ class WorkerProcess(Protocol):
 
     @property
     def why(self) -> str:
-        """Reason why it was not even started, or ""."""
+        """Reason for which it is lost although its exit code is not known, or ""."""
 
     def learn(self, packages: Sequence[str]) -> None:
         """Take note of packages that an action has imported in it."""
@@ -46,3 +50,19 @@ class WorkerProcess(Protocol):
 
     def signal(self, number: int) -> None:
         """Send a signal to the process and all its descendants."""
+
+
+class Workplace(Protocol):
+    """Place where workers are, and how they see actions."""
+
+    def start(self, action: Action) -> WorkerProcess:
+        """Return a worker for an attempt. Raises `OSError`."""
+
+    def prepare(self, folder: str) -> None:
+        """Make the directory of an action, if workers cannot. Raises `OSError`."""
+
+    def seen(self, action: Action) -> Action:
+        """Return an action as its worker sees it."""
+
+    def order(self, action: Action) -> dict[str, Any]:
+        """Return what its worker is told for an attempt."""

@@ -23,7 +23,7 @@ from flyte_build.declarations.context import (
     TaskContext,
     enter,
 )
-from flyte_build.declarations.interface import interface_of
+from flyte_build.declarations.interface import Interface, interface_of
 from flyte_build.declarations.task import Task
 from flyte_build.errors import InputError
 from flyte_build.runner.result import Failure, Result
@@ -64,6 +64,11 @@ class OnDemand:
     def deployed(self, text: str, project: str, domain: str) -> Deployed | None:
         """Return a deployed task that can be called."""
         return self._made().deployed(text, project, domain)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether something was called."""
+        return self._caller is not None
 
     def close(self) -> None:
         """End what the caller has begun."""
@@ -133,25 +138,44 @@ def execute(
     """
     try:
         return Result("succeeded", call(load(), dict(inputs), context))
-    except Mismatch as mismatch:
-        at = f" at {mismatch.where.lstrip('. ')}" if mismatch.where else ""
-        message = (
-            f"the task returned {shortened(mismatch.given)}{at}, but its annotation says"
-            f" {mismatch.expected}"
-        )
-        if mismatch.reasons:
-            message = f"{message}. {mismatch.reasons}"
-        return Result("failed", error=Failure("RuntimeDataValidationError", message))
-    except _Refused as refused:
-        return Result("failed", error=_wrong_input(refused.error, sources))
-    except SystemExit as error:
-        message = f"the task called sys.exit({shortened(error.code)})"
-        trace = _traceback(error, sources)
-        return Result("failed", error=Failure("SystemExit", message, traceback=trace))
     except (KeyboardInterrupt, Stopped):
         raise
     except BaseException as error:  # Any exception of a task is its result.
-        return failure(error, sources)
+        return _told(error, sources)
+
+
+async def execute_beside(
+    load: Callable[[], Task[..., Any]], inputs: Wires, sources: Sources, context: TaskContext
+) -> Result:
+    """Run an async task beside others in the same event loop; see `execute`. Nothing is raised."""
+    enter(context)
+    try:
+        task = load()
+        interface = interface_of(task.func)
+        arguments = _loaded(interface, dict(inputs))
+        return Result("succeeded", interface.dump_outputs(await task.func(**arguments)))
+    except BaseException as error:
+        return _told(error, sources)
+
+
+def _told(error: BaseException, sources: Sources) -> Result:
+    """Return the result of a task that ended with `error`."""
+    if isinstance(error, Mismatch):
+        at = f" at {error.where.lstrip('. ')}" if error.where else ""
+        message = (
+            f"the task returned {shortened(error.given)}{at}, but its annotation says"
+            f" {error.expected}"
+        )
+        if error.reasons:
+            message = f"{message}. {error.reasons}"
+        return Result("failed", error=Failure("RuntimeDataValidationError", message))
+    if isinstance(error, _Refused):
+        return Result("failed", error=_wrong_input(error.error, sources))
+    if isinstance(error, SystemExit):
+        message = f"the task called sys.exit({shortened(error.code)})"
+        trace = _traceback(error, sources)
+        return Result("failed", error=Failure("SystemExit", message, traceback=trace))
+    return failure(error, sources)
 
 
 def failure(error: BaseException, sources: Sources) -> Result:
@@ -180,11 +204,15 @@ def call(task: Task[..., Any], inputs: Wires, own: TaskContext) -> dict[str, Any
     interface = interface_of(task.func)
     context = contextvars.copy_context()
     context.run(enter, own)
+    arguments = _loaded(interface, inputs)
+    return interface.dump_outputs(context.run(_call, task, arguments))
+
+
+def _loaded(interface: Interface, inputs: Wires) -> dict[str, Any]:
     try:
-        arguments = interface.load_inputs(inputs)
+        return interface.load_inputs(inputs)
     except InputError as error:
         raise _Refused(error) from None
-    return interface.dump_outputs(context.run(_call, task, arguments))
 
 
 def _call(task: Task[..., Any], arguments: dict[str, Any]) -> Any:

@@ -8,7 +8,6 @@ with it. A worker in which an action has left a thread, or has closed a stream, 
 from __future__ import annotations
 
 import _thread
-import ctypes
 import json
 import os
 import signal
@@ -21,10 +20,10 @@ from typing import Any, NoReturn
 
 from .execute import finish
 from .order import carry_out, end_children, end_group, leave, send, terminated
+from .process_tree import adopt_orphans
 from .spawn import CONTROL
 
 _GRACE = 5.0  # Seconds that an idle worker has to end.
-_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2).
 _OWN_THREADS = 2  # The main one, and the one that listens.
 
 
@@ -63,8 +62,7 @@ class _Process:
         self._handlers = {each: signal.getsignal(each) for each in signal.valid_signals()}
         self._umask = os.umask(0o077)
         os.umask(self._umask)
-        # Processes whose parents have ended become children of this one.
-        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+        adopt_orphans()
 
     def restore(self) -> bool:
         """End what an action has left, and return whether another one may run."""

@@ -21,7 +21,7 @@ from flyte_build._alias import install_alias
 from flyte_build.runner.result import NO_RESULT
 
 from .execute import finish
-from .order import carry_out, end_children, end_group, leave, say, send
+from .order import carry_out, end_children, end_group, leave, read_line, say, send
 from .spawn import CONTROL
 
 # Modules that are imported while the worker waits: those that a bundle and each task's file need,
@@ -64,11 +64,14 @@ def begin() -> None:
 
 def work() -> NoReturn:
     """Wait for an order, carry it out, and end this process."""
-    with os.fdopen(os.dup(CONTROL), "rb") as control:
-        line = control.readline()
+    line = read_line(CONTROL)
     if not line.endswith(b"\n"):
         os._exit(0)
     order = json.loads(line)
+    if order.get("shares"):
+        from .seats import share
+
+        share(order)
     if order.get("keeps"):
         from .kept import serve
 

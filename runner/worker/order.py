@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from flyte_build.declarations.context import Caller
     from flyte_build.runner.result import Result
 
+_CHUNK = 1 << 16
 terminated: list[int] = []
 """The signal that has ended the task, if any."""
 
@@ -32,19 +34,9 @@ def carry_out(order: Mapping[str, Any]) -> Result:
     signal.signal(signal.SIGTERM, _terminate)
     # The command's parent may have blocked it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    if (action := order.get("action")) is None:
-        with open(f"{order['folder']}/action.json", encoding="utf-8") as file:
-            action = json.load(file)
-    os.environ.update(order["env"])
-    for path, text in order.get("files", {}).items():
-        _write_private(path, text)
-    sources, work = Sources.parse(action), f"{order['folder']}/work"
-    if sources.bundle:
-        use_bundle(sources, guarded=order.get("guarded", False))
-    sys.argv = [action["module"]]
-    _enter(work, sources.folder if sources.bundle else "")
+    action, sources = prepare(order)
     own = os.getpid()
-    caller = _caller(order.get("endpoint"), action, sources.folder)
+    caller = caller_of(order, action, sources)
     try:
         context = context_of(action, order["folder"], "remote", caller)
         enter_process(context)
@@ -62,16 +54,66 @@ def carry_out(order: Mapping[str, Any]) -> Result:
     # This is a child that the task has forked; its result does not count.
     if os.getpid() != own:
         finish(0)
+    result = advised(result, action, sources, f"{order['folder']}/work")
+    if result.error and result.error.traceback and not terminated:
+        say(result.error.traceback)
+    return result
+
+
+def prepare(order: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sources]:
+    """Bring this process into the state that an order describes.
+
+    That is its variables, files of secrets, imports and directory. Returns the document of the
+    action, and the location of its code.
+    """
+    action = action_of(order)
+    os.environ.update(order["env"])
+    for path, text in order.get("files", {}).items():
+        _write_private(path, text)
+    sources = Sources.parse(action)
+    if sources.bundle:
+        use_bundle(sources, guarded=order.get("guarded", False))
+    sys.argv = [action["module"]]
+    _enter(f"{order['folder']}/work", sources.folder if sources.bundle else "")
+    return action, sources
+
+
+def action_of(order: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the document of the action of an order."""
+    if (action := order.get("action")) is None:
+        with open(f"{order['folder']}/action.json", encoding="utf-8") as file:
+            action = json.load(file)
+    found: Mapping[str, Any] = action
+    return found
+
+
+def advised(result: Result, action: Mapping[str, Any], sources: Sources, work: str) -> Result:
+    """Return a result as its caller gets it: not too large, and with advice on missing files.
+
+    `work` is the directory that the task ran in.
+    """
     if action["parent"] is not None:
         result = _inline(result, action)
     if result.error and sources.bundle and sources.root:
         from .missing_files import hint
 
         if advice := hint(result.error, sources, work):
-            result = result.advised(advice)
-    if result.error and result.error.traceback and not terminated:
-        say(result.error.traceback)
+            return result.advised(advice)
     return result
+
+
+def read_line(control: int) -> bytes:
+    """Read a line from a pipe or a socket, and nothing that follows it; b"" at the end."""
+    if not stat.S_ISSOCK(os.fstat(control).st_mode):  # Only one line comes on a pipe.
+        with os.fdopen(os.dup(control), "rb") as file:
+            return file.readline()
+    import socket
+
+    line = b""
+    with socket.socket(fileno=os.dup(control)) as own:
+        while not line.endswith(b"\n") and (ahead := own.recv(_CHUNK, socket.MSG_PEEK)):
+            line += own.recv(ahead.find(b"\n") + 1 or len(ahead))
+    return line
 
 
 def send(result: Result, order: Mapping[str, Any], *, ends: bool = False) -> None:
@@ -100,13 +142,13 @@ def _inline(result: Result, action: Mapping[str, Any]) -> Result:
     return Result("failed", error=Failure("InlineIOMaxBytesBreached", message, is_final=True))
 
 
-def _caller(endpoint: Mapping[str, str] | None, action: Mapping[str, Any], root: str) -> Caller:
-    """Return the caller for the tasks that the task calls."""
+def caller_of(order: Mapping[str, Any], action: Mapping[str, Any], sources: Sources) -> Caller:
+    """Return the caller for the tasks that the task of an order calls."""
     from flyte_build.declarations.call import InProcess
 
-    if endpoint is None:
+    if (endpoint := order.get("endpoint")) is None:
         return InProcess()
-    return OnDemand(partial(_children, endpoint, action, root))
+    return OnDemand(partial(_children, endpoint, action, sources.folder))
 
 
 def _children(endpoint: Mapping[str, str], action: Mapping[str, Any], root: str) -> Caller:

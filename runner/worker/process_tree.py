@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2).
 TYPE_CHECKING = False  # Type checkers know this name; importing `typing` takes too long here.
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -55,6 +56,14 @@ def has_children() -> bool:
     except ChildProcessError:
         return False
     return True
+
+
+def adopt_orphans() -> None:
+    """Let descendants whose parents have ended become children of this process, on Linux."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
 
 
 def _parents() -> Iterator[tuple[int, int]]:

@@ -22,14 +22,18 @@ _KILL = 9
 class Worker:
     """A worker that is a child of this process, and leads a process group.
 
-    `control` is its pipe, and `output` maps descriptors to read from to streams (1 or 2).
+    `control` is its pipe, or its socket if it `sends_result`, and `output` maps descriptors to read
+    from to streams (1 or 2).
     """
 
-    sends_result = False
     why = ""
+    ends_when_asked = True
 
-    def __init__(self, pid: int, control: int, output: dict[int, int]) -> None:
+    def __init__(
+        self, pid: int, control: int, output: dict[int, int], *, sends_result: bool = False
+    ) -> None:
         self.pid, self.control, self.output = pid, control, output
+        self.sends_result = sends_result
         self._end: int | None = None
 
     @property
@@ -75,13 +79,18 @@ class Worker:
         signal_tree(self.pid, number)
 
 
-def start_worker(python: str = sys.executable, variables: Mapping[str, str] = os.environ) -> Worker:
+def start_worker(
+    python: str = sys.executable,
+    variables: Mapping[str, str] = os.environ,
+    *,
+    sends_result: bool = False,
+) -> Worker:
     """Start a worker that waits for an action, in an interpreter that can import this package.
 
     `variables` is its environment. Starting one is cheap, so it may be done before it is known to
-    be needed.
+    be needed. It writes its result to a file unless it `sends_result`.
     """
-    listen, control = os.pipe()
+    listen, control = _sockets() if sends_result else os.pipe()
     output, out, err = streams()
     descriptors = (listen, out, err)
     try:
@@ -89,7 +98,14 @@ def start_worker(python: str = sys.executable, variables: Mapping[str, str] = os
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
-    return Worker(pid, control, output)
+    return Worker(pid, control, output, sends_result=sends_result)
+
+
+def _sockets() -> tuple[int, int]:
+    import socket
+
+    listen, control = socket.socketpair()
+    return listen.detach(), control.detach()
 
 
 def spawn(

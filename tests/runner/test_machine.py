@@ -69,6 +69,9 @@ class Simulation:
         self.events: list[tuple[float, int, str, str, int]] = []
         self.log: list[str] = []
         self.results: dict[str, Result] = {}
+        self.workers: dict[str, int] = {}
+        self.claims: dict[str, Claim] = {}
+        self.lost: set[str] = set()
         self._count = 0
         self.machine.submit(0.0, "a0", root.policy)
 
@@ -107,6 +110,7 @@ class Simulation:
             return
         del self.attempts[id]
         if what == "lose" or what == "is lost":
+            self.lost.add(id)
             self.machine.lost(self.now, id, number, LOST)
         else:
             self.machine.ended(self.now, id, number, GOOD if what == "succeeds" else BAD)
@@ -139,28 +143,36 @@ class Simulation:
                 self._carry_out_one(effect)
             for effect in effects:
                 if isinstance(effect, Start):
-                    self._check_claim(self.programs[effect.action].policy.claim)
+                    self._check_claim(self.claims[effect.action])
 
     def _check_claim(self, claim: Claim) -> None:
         """Check that nothing is started that takes more than is free.
 
         An action that waits for children holds nothing; one that resumes may hold what is not free.
         """
-        held, team = Slots(), 0
-        for id in self.attempts:
-            if not any(True for _ in self.machine.children(id)):
-                own = self.programs[id].policy.claim
-                held = held.plus(own.slots)
-                team += own.team == claim.team
+        running = [id for id in self.attempts if not any(True for _ in self.machine.children(id))]
+        held, team, workers = Slots(), 0, set[tuple[str, int]]()
+        for id in running:
+            own, worker = self.claims[id], self.workers[id]
+            is_first = not worker or (own.team, worker) not in workers
+            workers.add((own.team, worker))
+            held = held.plus(own.slots if is_first else Slots(actions=own.slots.actions))
+            team += own.team == claim.team
         lacking = held.lacking(self.total)
         assert not claim.slots.only(lacking).lacking(Slots()), self.log
-        assert not claim.team or team <= claim.most, self.log
+        assert not claim.team or team <= claim.most * claim.seats, self.log
 
     def _carry_out_one(self, effect: Start | Stop | Retry | End | Queued) -> None:
         id = effect.action
         if isinstance(effect, Start):
             assert id not in self.attempts and id not in self.results
+            claim = self.programs[id].policy.claim
+            if claim.seats > 1 and not effect.worker:
+                assert id in self.lost
+                claim = claim.alone()
+            assert effect.worker in (range(1, claim.most + 1) if claim.seats > 1 else [0])
             self.attempts[id] = (effect.attempt, Attempt(self.programs[id]))
+            self.workers[id], self.claims[id] = effect.worker, claim
             self.at(self.now, "work", id, effect.attempt)
         elif isinstance(effect, Stop):
             number, running = self.attempts[id]
@@ -193,6 +205,8 @@ TEAMS = [
     Claim(Slots(cpu=1.0, actions=1), "narrow", 1),
     Claim(Slots(cpu=0.5, actions=1), "wide", 2),
     Claim(Slots(gpu=1, actions=1), "wide", 2),
+    Claim(Slots(cpu=1.0, actions=1), "shared", 2, 3),
+    Claim(Slots(cpu=2.0, memory=3, actions=1), "large", 1, 2),
 ]
 policies = st.builds(
     Policy,
@@ -202,7 +216,8 @@ policies = st.builds(
     max_queued=st.sampled_from([None, None, 0.5, 3.0]),
     max_runtime=st.sampled_from([None, None, 0.5, 5.0]),
     deadline=st.sampled_from([None, None, 2.0, 20.0]),
-    claim=st.builds(Claim, amounts, st.just(""), st.just(0)) | st.sampled_from([*TEAMS]),
+    claim=st.builds(Claim, amounts, st.just(""), st.just(0), st.just(1))
+    | st.sampled_from([*TEAMS]),
 )
 outcomes = st.lists(
     st.sampled_from(["succeeds", "succeeds", "succeeds", "fails", "is lost"]),
@@ -273,6 +288,20 @@ def test_a_team_has_so_many_workers() -> None:
     simulation = Simulation(Program(children=[Program(one, 2.0)] * 3 + [Program()], seconds=0.0))
     assert simulation.run() == GOOD and simulation.now == 6.0
     nested = Program(one, 1.0, children=[Program(one, 1.0)])
+    assert Simulation(nested).run() == GOOD
+
+
+def test_a_worker_takes_its_slots_once() -> None:
+    """Two workers of two processors each take turns on two, and each has two actions at once."""
+    pair = Policy(claim=Claim(Slots(cpu=2.0, actions=1), "team", 2, 2))
+    simulation = Simulation(Program(children=[Program(pair, 1.0)] * 4, seconds=0.0))
+    assert simulation.run() == GOOD and simulation.now == 2.0
+    small = Policy(claim=Claim(Slots(cpu=1.0, actions=1), "team", 2, 2))
+    many = Slots(cpu=2.0, actions=9)
+    simulation = Simulation(Program(children=[Program(small, 1.0)] * 5, seconds=0.0), many)
+    assert simulation.run() == GOOD and simulation.now == 2.0
+    assert sorted(simulation.workers.values()) == [0, 1, 1, 1, 2, 2]
+    nested = Program(pair, 1.0, children=[Program(pair, 1.0, children=[Program(pair, 1.0)])])
     assert Simulation(nested).run() == GOOD
 
 
