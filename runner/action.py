@@ -164,7 +164,8 @@ def tidy_work(folder: str) -> None:
 def tidy_run(folder: str) -> None:
     """Remove what a run that could not go on has left in its directory."""
     with suppress(OSError):
-        os.unlink(f"{folder}/api/socket")
+        for entry in os.scandir(f"{folder}/api"):
+            os.unlink(entry)
         os.rmdir(f"{folder}/api")
     with suppress(OSError):
         for entry in os.scandir(f"{folder}/actions"):

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 _LONGEST = 100
 
 
-def listen(path: str) -> int:
-    """Return the descriptor of a socket that listens at a path.
+def listen(path: str, kind: int = _socket.SOCK_STREAM) -> int:
+    """Return the descriptor of a socket of some kind that listens at a path.
 
     It is for this user only, unless all may search its directory.
     """
-    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    listener = _socket.socket(_socket.AF_UNIX, kind)
     try:
         with _short(path) as address:
             listener.bind(address)

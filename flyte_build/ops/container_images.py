@@ -19,7 +19,9 @@ from flyte_build.images.docker.client import asking, connect
 from flyte_build.images.docker.load import has, load
 from flyte_build.images.image_choice import ImageChoice
 from flyte_build.images.platforms import linux_here
-from flyte_build.runner.engines.docker import DockerEngine, Place, remove_orphans
+from flyte_build.runner.engines.containers import Place, remove_orphans
+from flyte_build.runner.engines.docker import DockerEngine
+from flyte_build.runner.engines.fork_servers import can_fork
 
 from .session import Session
 
@@ -236,4 +238,4 @@ def docker_engine(session: Session, image: ContainerImage) -> DockerEngine:
         store=history.identity,
         network=session.settings.network,
     )
-    return DockerEngine(place, session.reporter, client)
+    return DockerEngine(place, session.reporter, client, shares=can_fork())

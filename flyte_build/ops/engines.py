@@ -21,7 +21,7 @@ from .session import Session
 
 if TYPE_CHECKING:
     from flyte_build.runner.engines.docker import DockerEngine
-    from flyte_build.runner.engines.forked import ForkServers
+    from flyte_build.runner.engines.fork_servers import ForkServers
     from flyte_build.runner.engines.protocol import Engine
     from flyte_build.runner.engines.worker_process import WorkerProcess
 
@@ -120,7 +120,7 @@ class Engines:
 
     @cached_property
     def _servers(self) -> ForkServers | None:
-        from flyte_build.runner.engines.forked import ForkServers, can_fork
+        from flyte_build.runner.engines.fork_servers import ForkServers, can_fork
 
         return ForkServers() if can_fork() else None
 

@@ -223,7 +223,7 @@ class Machine:
     def _ring(self, now: float, kind: _Alarm, action: _Action) -> None:
         limits = action.policy
         if kind == "ready":
-            self._queue.add(action.id, _parent(action), limits.claim)
+            self._ready(now, action)
         elif kind == "kill":
             self._effects.append(Stop(action.id, action.attempt, at_once=True))
         elif kind == "runtime":
@@ -269,21 +269,26 @@ class Machine:
         if seconds > 0:
             self._alarm(now + seconds, "ready", action)
         else:
+            self._ready(now, action)
+
+    def _ready(self, now: float, action: _Action) -> None:
+        """Let an action begin, as soon as there is a place for it."""
+        if action.children:  # Left by an attempt before, and they may hold all slots.
+            self._pool.take(action.id, action.policy.claim)
+            self._pool.release(action.id)
+            self._start(now, action)
+        else:
             self._queue.add(action.id, _parent(action), action.policy.claim)
 
     def _place(self, now: float) -> None:
         for id in self._queue.place(self._pool):
-            action = self._actions[id]
-            action.phase, action.turn, action.attempt = (
-                "running",
-                action.turn + 1,
-                action.attempt + 1,
-            )
-            if action.children:  # Left by an attempt before; it waits for nothing else.
-                self._pool.release(id)
-            if action.policy.max_runtime:
-                self._alarm(now + action.policy.max_runtime, "runtime", action)
-            self._effects.append(Start(id, action.attempt, self._pool.worker(id)))
+            self._start(now, self._actions[id])
+
+    def _start(self, now: float, action: _Action) -> None:
+        action.phase, action.turn, action.attempt = "running", action.turn + 1, action.attempt + 1
+        if action.policy.max_runtime:
+            self._alarm(now + action.policy.max_runtime, "runtime", action)
+        self._effects.append(Start(action.id, action.attempt, self._pool.worker(action.id)))
 
     def _stop(self, now: float, action: _Action, verdict: Result, grace: float = _GRACE) -> None:
         """End an action with a result that is decided, as soon as its attempt has ended."""

@@ -7,82 +7,90 @@ import os
 import select
 import signal
 import socket
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flyte_build.runner.worker.preloads import FORKABLE
 from flyte_build.runner.worker.process_tree import signal_group, signal_tree
-from flyte_build.runner.worker.spawn import Worker, spawn, streams
+from flyte_build.runner.worker.spawn import streams
 
 if TYPE_CHECKING:
-    from flyte_build.runner.call import Call
     from flyte_build.runner.sources import Sources
 
-_MOST = 8  # Servers at once; further variables are those of one call each, most likely.
-_PATIENCE = 3  # Losses of one kind of server.
-_Kind = tuple[str, str, tuple[tuple[str, str], ...]]  # Interpreter, code and variables.
 
+class Channel(Protocol):
+    """Connection to a fork server; its process ends with it."""
 
-@cache
-def has_pidfd() -> bool:
-    """Whether this system has pidfd_open(2), which old ones and sandboxes refuse."""
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except (AttributeError, OSError):
-        return False
-    return True
+    is_here: bool
+    """Whether its processes have ids here, so that they can be signalled."""
 
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when there is a packet, or the server ends."""
 
-def can_fork() -> bool:
-    """Whether workers are forked on this system, and the user has not turned that off."""
-    return os.environ.get("FLYTE_FORK", "1") != "0" and has_pidfd()
+    def send(self, packet: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Send a packet with descriptors. Raises `ConnectionError` if the server has ended."""
+
+    def receive(self) -> tuple[bytes, list[int]] | None:
+        """Return a packet with descriptors; None if there is none yet.
+
+        Raises `ConnectionError` if the server has ended.
+        """
+
+    def kill(self) -> None:
+        """Kill everything at the other end, if nothing else can be signalled there."""
+
+    def close(self) -> None:
+        """Kill the server; its workers end with their controls."""
 
 
 class ForkServer:
-    """A server in the interpreter `python`, which starts with `environment`.
+    """A fork server at the other end of a channel.
 
     Its workers run the code at `sources`, with `variables`; it imports packages for them if it
-    `may_import`. Raises `OSError` if it cannot be started.
+    `may_import`. Raises `OSError` if it has no room for that.
     """
 
     def __init__(
         self,
-        python: str,
-        environment: Mapping[str, str],
+        channel: Channel,
         variables: Mapping[str, str],
         sources: Sources,
         *,
         may_import: bool,
     ) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        said = os.memfd_create("flyte-fork-server")  # A pipe that nobody reads would fill.
-        try:
-            pid = spawn(python, environment, "fork_server", theirs.fileno(), said, said)
-        except OSError:
-            self._socket.close()
-            raise
-        finally:
-            theirs.close()
-            os.close(said)
-        self._server = Worker(pid, -1, {})
-        self._socket.setblocking(False)
+        self.channel = channel
         self._may_import, self._imported = may_import, set[str]()
         self._spares: deque[Forked] = deque()
-        self._is_busy = False  # Whether it has forked before.
+        self._last: Forked | None = None
         self._asked: deque[Forked] = deque()  # The workers that the next answers are about.
         self.is_gone = False
+        settings = {
+            "variables": dict(variables),
+            "sources": sources.document(),
+            "alone": not channel.is_here,
+        }
         try:
-            self._begin({"variables": dict(variables), "sources": sources.document()})
+            self._begin(settings)
         except OSError:
             self.close()
             raise
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when there are answers."""
-        return self._socket.fileno()
+        return self.channel.fileno()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no worker is left that it has forked last."""
+        self.listen()
+        return not self.is_gone and (self._last is None or self._last.is_over)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether nothing waits any more for what became of the worker that it has forked last."""
+        return self._last is None or self._last.is_left
 
     def use(self, packages: Iterable[str]) -> None:
         """Import packages for the forks that follow, as far as they may be."""
@@ -93,16 +101,32 @@ class ForkServer:
             self._send("import", new)
 
     def fork(self) -> Forked:
-        """Begin to fork a worker, or return one that was forked ahead: many calls follow others."""
+        """Begin to fork a worker, or return one that was forked ahead: many calls follow others.
+
+        A server that is alone with its worker forks none ahead.
+        """
         worker = self._spares.popleft() if self._spares else self._fork()
-        if self._is_busy:
+        if self._last and self.channel.is_here:
             with suppress(OSError):  # There are no more descriptors.
                 self._spares.append(self._fork())
-        self._is_busy = True
+        self._last = worker
         return worker
 
+    def signal(self, pid: int, number: int) -> None:
+        """Send a signal to a worker and all its processes."""
+        if self.channel.is_here:
+            signal_tree(pid, number)
+        elif number == signal.SIGKILL:
+            self.channel.kill()
+        else:
+            with suppress(OSError):
+                self._send("signal", pid, number)
+
     def ask_to_reap(self, worker: Forked) -> None:
-        """Ask for the exit code of a worker that has ended."""
+        """Ask for the exit code of a worker that has ended; the rest of its group is killed."""
+        assert worker.pid is not None
+        if self.channel.is_here and not self.is_gone:
+            signal_group(worker.pid, signal.SIGKILL)
         with suppress(OSError):
             self._send("reap", worker.pid)
             self._asked.append(worker)
@@ -111,14 +135,13 @@ class ForkServer:
         """Let workers take the answers that are there."""
         while not self.is_gone:
             try:
-                data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 12, 1)
-            except BlockingIOError:
-                return
+                received = self.channel.receive()
             except ConnectionError:
-                data = b""
-            if not data:
                 self.is_gone = True
                 return
+            if received is None:
+                return
+            data, descriptors = received
             for each in descriptors:
                 os.set_inheritable(each, False)
             kind, answer = json.loads(data)
@@ -128,9 +151,7 @@ class ForkServer:
         """Kill the server; its workers end with their controls."""
         self._drop_spares()
         self.is_gone = True
-        self._socket.close()
-        signal_group(self._server.pid, signal.SIGKILL)
-        self._server.reap()
+        self.channel.close()
 
     def _begin(self, settings: Mapping[str, Any]) -> None:
         """Send the settings in a file, since a packet may be too small."""
@@ -163,15 +184,9 @@ class ForkServer:
         while self._spares:
             self._spares.popleft().dismiss()
 
-    def _send(self, *request: Any, descriptors: Iterable[int] = ()) -> None:
-        packet = json.dumps(request).encode()
+    def _send(self, *request: Any, descriptors: Sequence[int] = ()) -> None:
         try:
-            while True:
-                try:
-                    socket.send_fds(self._socket, [packet], [*descriptors])
-                    return
-                except BlockingIOError:  # It is importing.
-                    _wait(self._socket.fileno(), select.POLLOUT)
+            self.channel.send(json.dumps(request).encode(), descriptors)
         except ConnectionError:
             self.is_gone = True
 
@@ -183,19 +198,23 @@ class Forked:
     ends_when_asked = True
 
     def __init__(self, server: ForkServer, control: int, output: dict[int, int]) -> None:
-        self.control, self.output = control, output
+        self.control, self.output, self.server = control, output, server
         self.pid: int | None = None
         self.why = ""
-        self._server = server
         self._process: int | None = None  # Its pidfd, until it has ended.
         self._signal: int | None = None  # What it gets as soon as it is there.
-        self._is_dismissed = self._has_ended = self._is_answered = False
+        self._is_dismissed = self._has_ended = self._is_answered = self.is_left = False
         self._code: int | None = None
 
     @property
     def end(self) -> int:
         """A descriptor that is readable when `has_ended` has something to do."""
-        return self._server.fileno() if self._process is None else self._process
+        return self.server.fileno() if self._process is None else self._process
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, as was found already."""
+        return self._has_ended
 
     def take(self, kind: str, answer: Any, descriptors: list[int]) -> None:
         """Take an answer of the server: a process that was forked, or not, or its exit code."""
@@ -206,7 +225,7 @@ class Forked:
             self.why = f"it was not forked: {why}"
             self._has_ended = self._is_answered = True
             if kind == "forked":
-                signal_tree(answer, signal.SIGKILL)
+                self.server.signal(answer, signal.SIGKILL)
         else:
             self.pid, (self._process,) = answer, descriptors
             if self._is_dismissed:
@@ -217,32 +236,33 @@ class Forked:
     def learn(self, packages: Sequence[str]) -> None:
         """Let its server import what an action has imported, for the next ones."""
         with suppress(OSError):
-            self._server.use(packages)
+            self.server.use(packages)
 
     def has_ended(self) -> bool:
         """Whether it has ended; the rest of its process group is killed then."""
-        self._server.listen()
+        self.server.listen()
         if self._process is None:
-            return self._has_ended or self._server.is_gone
-        if not _wait(self._process, select.POLLIN, 0):
+            return self._has_ended or self.server.is_gone
+        if not wait_for(self._process, select.POLLIN, 0):
             return False
         self._forget(self._process)
         return True
 
     def has_code(self) -> bool:
         """Whether its exit code has come, or never will."""
-        self._server.listen()
-        return self._is_answered or self._server.is_gone
+        self.server.listen()
+        return self._is_answered or self.server.is_gone
 
     def reap(self) -> int | None:
         """Return the exit code of the worker, which has ended; None if it is unknown."""
+        self.is_left = True
         return self._code
 
     def dismiss(self) -> None:
         """Kill the worker, and forget it."""
         for each in (*self.output, self.control):
             os.close(each)
-        self._is_dismissed = True
+        self._is_dismissed = self.is_left = True
         if self._process is not None:
             self.signal(signal.SIGKILL)
             self._forget(self._process)
@@ -250,71 +270,19 @@ class Forked:
     def signal(self, number: int) -> None:
         """Send a signal to the worker and all its processes."""
         self._signal = number
-        is_there = self._process is not None and not _wait(self._process, select.POLLIN, 0)
+        is_there = self._process is not None and not wait_for(self._process, select.POLLIN, 0)
         if self.pid is not None and is_there:
-            signal_tree(self.pid, number)
+            self.server.signal(self.pid, number)
 
     def _forget(self, process: int) -> None:
         """Let the server reap the worker, after which its pid may be reused."""
         os.close(process)
         self._process, self._has_ended = None, True
-        if not self._server.is_gone and self.pid is not None:
-            signal_group(self.pid, signal.SIGKILL)
-            self._server.ask_to_reap(self)
+        self.server.ask_to_reap(self)
 
 
-def _wait(descriptor: int, mask: int, milliseconds: int | None = None) -> bool:
+def wait_for(descriptor: int, mask: int, milliseconds: int | None = None) -> bool:
     """Wait for a descriptor (`select` takes none above 1023), and return whether it is ready."""
     poll = select.poll()
     poll.register(descriptor, mask)
     return bool(poll.poll(milliseconds))
-
-
-class ForkServers:
-    """Fork servers, each for what its workers share: an interpreter, variables, and code."""
-
-    def __init__(self) -> None:
-        self._servers: dict[_Kind, ForkServer] = {}
-        self._gone: list[ForkServer] = []
-        self._losses: Counter[_Kind] = Counter()
-
-    def fork(self, python: str, environment: Mapping[str, str], call: Call) -> Forked | None:
-        """Return a worker for a call, whose packages it has imported already.
-
-        It is None if there are too many servers, or if this one was lost repeatedly.
-        """
-        variables = call.env
-        kind = (python, call.code, tuple(sorted(variables.items())))
-        server = self._servers.get(kind)
-        if server:
-            server.listen()
-            if server.is_gone:  # Killed, or it could not fork after an import.
-                self._lose(kind)
-                server = None
-        if self._losses[kind] >= _PATIENCE or (server is None and len(self._servers) == _MOST):
-            return None
-        try:
-            if server is None:
-                # The one before may have been lost because of what it had imported.
-                server = self._servers[kind] = ForkServer(
-                    python,
-                    environment,
-                    variables,
-                    call.sources,
-                    may_import=not self._losses[kind],
-                )
-            server.use(call.packages)
-            return server.fork()
-        except OSError:  # The caller starts a process, and reports why that fails.
-            if kind in self._servers:
-                self._lose(kind)
-            return None
-
-    def _lose(self, kind: _Kind) -> None:
-        self._gone.append(self._servers.pop(kind))
-        self._losses[kind] += 1
-
-    def close(self) -> None:
-        """Kill the servers."""
-        for server in (*self._servers.values(), *self._gone):
-            server.close()

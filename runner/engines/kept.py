@@ -158,7 +158,7 @@ class KeptWorkers:
             self._roster.lose(team)
         try:
             return self._start(action)
-        except OSError:
+        except BaseException:
             self._roster.lose(team)
             raise
 

@@ -11,8 +11,9 @@ from .workers import Workers
 
 if TYPE_CHECKING:
     from flyte_build.runner.action import Action
+    from flyte_build.runner.result import Result
 
-    from .protocol import Sink
+    from .protocol import Event, Sink
     from .worker_process import WorkerProcess
 
 
@@ -42,6 +43,14 @@ class _Here:
     def seen(self, action: Action) -> Action:
         """Return the action."""
         return action
+
+    def advised(self, action: Action, result: Result) -> Result:
+        """Return the result."""
+        return result
+
+    def explained(self, event: Event, worker: WorkerProcess) -> Event:
+        """Return the event: only the exit code of a worker is known."""
+        return event
 
     def order(self, action: Action) -> dict[str, Any]:
         """Return an order without secrets in files, which all processes would see."""

@@ -27,7 +27,7 @@ class Event(NamedTuple):
 
     `lost` means that the place where it ran is gone, which tells nothing about the task. Only an
     engine that keeps to limits of time itself reports `timed_out`. `result` is what the worker has
-    sent; otherwise it may have written one.
+    sent; otherwise it may have written one. An attempt that has not `begun` has done nothing.
     """
 
     action: Action
@@ -36,6 +36,7 @@ class Event(NamedTuple):
     why: str = ""
     out_of_memory: bool = False
     result: Result | None = None
+    has_begun: bool = True
 
 
 class Waits(NamedTuple):

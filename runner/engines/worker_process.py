@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from flyte_build.runner.action import Action
+from flyte_build.runner.result import Result
+
+from .protocol import Event
 
 
 class WorkerProcess(Protocol):
@@ -63,6 +66,12 @@ class Workplace(Protocol):
 
     def seen(self, action: Action) -> Action:
         """Return an action as its worker sees it."""
+
+    def advised(self, action: Action, result: Result) -> Result:
+        """Return a result, maybe with advice that its worker could not give."""
+
+    def explained(self, event: Event, worker: WorkerProcess) -> Event:
+        """Return what became of an attempt whose worker was lost, if the place knows more."""
 
     def order(self, action: Action) -> dict[str, Any]:
         """Return what its worker is told for an attempt."""

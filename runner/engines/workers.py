@@ -130,8 +130,12 @@ class Workers:
         if attempt.team:
             self._crew(action).leave(attempt.team, worker, has_ended=not is_kept)
         if result is not None and not attempt.is_asked:
+            result = self._place.advised(action, result)
             return Event(action, "failed" if result.error else "succeeded", result=result)
         event = _event(action, code, why, cancelled=attempt.is_asked)
+        if event.kind == "lost":
+            event = self._place.explained(event, worker)
+        event = event._replace(has_begun=worker.pid is not None)
         if event.kind == "lost":
             from .orphans import kill_orphans
 

@@ -5,11 +5,14 @@ Packets of JSON come on a socket, in order:
 ["begin"]                   the first, with a file: variables, and the location of the code
 ["import", [PACKAGE, ...]]  import packages, as far as they are installed
 ["fork"]                    fork a worker, whose control, output and error come along
-["reap", PID]               wait for a worker that has ended
+["signal", PID, NUMBER]     send a signal to a worker and all its processes
+["reap", PID]               wait for a worker that has ended, and kill the rest of its group
 
 The answer to a fork is ["forked", PID], with a pidfd (pidfd_open(2)), or ["failed", REASON]; to a
 reaping, it is ["ended", EXIT CODE]. The server has no threads, and never imports the user's
 modules. It ends with its socket, and a worker with its own control.
+
+In a container it is alone with one worker at a time, so everything else ends with that worker.
 """
 
 from __future__ import annotations
@@ -32,9 +35,12 @@ from flyte_build.workspace.import_hooks import is_own
 from .bundle import use_bundle
 from .main import AHEAD, begin, work
 from .preloads import harm, open_sockets, seed
+from .process_tree import signal_group, signal_tree
 from .spawn import CONTROL
 
 _PACKET = 1 << 16  # Bytes of the largest packet.
+_LONELY = 2  # Processes in a container: this one, and the first one.
+_alone: list[bool] = []  # Not empty in a container, which has one worker at a time.
 _CHILDREN = (  # What tasks need that are called, and call others.
     "flyte_build.declarations.cache",
     "flyte_build.declarations.describe",
@@ -54,6 +60,7 @@ def main() -> None:
     begin()
     for name in (*AHEAD, *_CHILDREN):
         __import__(name)
+    os.close(os.pidfd_open(os.getpid()))  # Otherwise it fails here rather than in each fork.
     server = socket.socket(fileno=CONTROL)
     while packet := _receive(server):
         match packet:
@@ -63,7 +70,10 @@ def main() -> None:
                 _import(names)
             case ["fork"], [control, out, err]:
                 _fork(server, control, out, err)
+            case ["signal", pid, number], _:
+                signal_tree(pid, number)
             case ["reap", pid], _:
+                _end_rest(pid)
                 _, status = os.waitpid(pid, 0)
                 _answer(server, "ended", os.waitstatus_to_exitcode(status))
     os._exit(0)
@@ -81,8 +91,18 @@ def _configure(file: int) -> None:
     os.environ.update(settings["variables"])
     sources = Sources.parse(settings["sources"])
     if sources.bundle:
-        use_bundle(sources, guarded=True)
+        use_bundle(sources, guarded=not settings["alone"])
+    if settings["alone"] and sum(map(str.isdigit, os.listdir("/proc"))) <= _LONELY:
+        _alone.append(True)
     _settle()
+
+
+def _end_rest(pid: int) -> None:
+    """Kill what a worker that has ended has left."""
+    signal_group(pid, signal.SIGKILL)
+    if _alone:
+        with suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)  # All but this process and the first one: kill(2).
 
 
 def _receive(server: socket.socket) -> tuple[Any, list[int]] | None:

@@ -30,16 +30,19 @@ from flyte_build.errors import (
 )
 from flyte_build.images.docker.client import connect
 from flyte_build.images.layers import runtime
-from flyte_build.runner.action import Action
+from flyte_build.runner.action import Action, Endpoint
 from flyte_build.runner.call import Call, RunOptions
 from flyte_build.runner.controller.outcome import outcome
-from flyte_build.runner.engines.docker import DockerEngine, Place
-from flyte_build.runner.engines.forked import ForkServers, can_fork
+from flyte_build.runner.engines.containers import Containers, Place
+from flyte_build.runner.engines.docker import DockerEngine
+from flyte_build.runner.engines.fork_servers import ForkServers, can_fork
+from flyte_build.runner.engines.forking_containers import ForkingContainers
 from flyte_build.runner.engines.local import LocalEngine
 from flyte_build.runner.engines.poll import wait_for
 from flyte_build.runner.engines.process import ProcessEngine
 from flyte_build.runner.engines.protocol import Engine, Event, Sink, Waits
 from flyte_build.runner.engines.worker_process import WorkerProcess
+from flyte_build.runner.engines.workers import Workers
 from flyte_build.runner.history.actions import Actions
 from flyte_build.runner.reporter import pass_on
 from flyte_build.runner.result import Result
@@ -188,16 +191,22 @@ class Bench:
     kind: str
     folder: Path
     tasks: ModuleType
-    make: Callable[[Bench, Sink], Engine]
+    made: Callable[[Bench, Sink], Engine]
     sink: Kept = field(default_factory=Kept)
     variable: str = ""
     workers: list[WorkerProcess] = field(default_factory=list)
     servers: ForkServers = field(default_factory=ForkServers)
     events: list[Event] = field(default_factory=list)
+    engines: list[Engine] = field(default_factory=list)
     turns: int = 0
 
     def __post_init__(self) -> None:
-        self.engine = self.make(self, self.sink)
+        self.engine = self.make(self.sink)
+
+    def make(self, sink: Sink) -> Engine:
+        """Return another engine of this kind."""
+        self.engines.append(self.made(self, sink))
+        return self.engines[-1]
 
     def action(self, variable: str, id: str = "a0", **inputs: Any) -> Action:
         code, self.variable = self.folder / "bundle", variable
@@ -210,7 +219,12 @@ class Bench:
             run=RunOptions("p", "d", "all"),
             code="" if is_here else str(code),
         )
-        return Action(id=id, run=RUN, folder=f"{self.folder}/actions/{id}", call=call)
+        endpoint = None
+        if self.kind == "contained":
+            (self.folder / "api").mkdir(exist_ok=True)
+            endpoint = Endpoint(f"{self.folder}/api/socket", "token")
+        folder = f"{self.folder}/actions/{id}"
+        return Action(id=id, run=RUN, folder=folder, call=call, endpoint=endpoint)
 
     def start(self, action: Action, python: str = sys.executable) -> WorkerProcess:
         worker: WorkerProcess | None = None
@@ -284,10 +298,25 @@ def place(engine: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield Place(image=image, runtime=runtime.folder(cache), store="tests")
 
 
+CONTAINED = pytest.param("contained", marks=[pytest.mark.xdist_group("engine"), pytest.mark.slow])
 FORKED = pytest.param("forked", marks=pytest.mark.skipif(not can_fork(), reason="no pidfd_open"))
 
 
-@pytest.fixture(params=("process", FORKED, CONTAINERS))
+class Contained(Workers):
+    """Engine whose containers fork all workers, the root's, too."""
+
+    name, runs_here, acts_on = "docker", False, frozenset[str]()
+
+    def __init__(self, place: Place, sink: Sink) -> None:
+        self._forks = ForkingContainers(Containers(place, connect()))
+        super().__init__(self._forks, sink)
+
+    def close(self) -> None:
+        super().close()
+        self._forks.close()
+
+
+@pytest.fixture(params=("process", FORKED, CONTAINERS, CONTAINED))
 def bench(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Bench]:
@@ -295,7 +324,7 @@ def bench(
     kind, code = str(request.param), tmp_path / "bundle/code"
     code.mkdir(parents=True)
     (code / "acts.py").write_text(TASKS)
-    if kind == "docker":
+    if kind in ("docker", "contained"):
         docker, place = request.getfixturevalue("engine"), request.getfixturevalue("place")
         monkeypatch.setenv("DOCKER_HOST", docker.host)
     monkeypatch.chdir(tmp_path)
@@ -304,19 +333,24 @@ def bench(
         if kind in ("process", "forked"):
             return ProcessEngine(sink, bench.start)
         if kind == "docker":
-            return DockerEngine(place, sink, connect())
+            return DockerEngine(place, sink, connect(), shares=False)
+        if kind == "contained":
+            return Contained(place, sink)
         return LocalEngine(lambda: getattr(bench.tasks, bench.variable), no_actions, pytest.fail)
 
     bench = Bench(kind, tmp_path, load(code), make)
     yield bench
-    bench.engine.close()
+    for engine in bench.engines:
+        engine.close()
     bench.servers.close()
     wait_for_no_sleepers()
-    if kind == "docker":
+    if kind in ("docker", "contained"):
         docker.is_rid_of(RUN)
 
 
-ALL = pytest.mark.parametrize("bench", ("local", "process", FORKED, CONTAINERS), indirect=True)
+ALL = pytest.mark.parametrize(
+    "bench", ("local", "process", FORKED, CONTAINERS, CONTAINED), indirect=True
+)
 
 
 @ALL
@@ -449,7 +483,7 @@ def test_a_child_that_prints_nothing_has_no_log(bench: Bench) -> None:
 def test_much_output_arrives_whole_at_a_slow_reader(bench: Bench) -> None:
     """While the reader takes nothing, the task waits, but other attempts go on."""
     pipe = Pipe()
-    engine = bench.make(bench, pipe)
+    engine = bench.make(pipe)
     size = 10 << 20
     loud, quiet = bench.action("prints", size=size), bench.action("succeeds", "a1", x=1)
     engine.submit(loud)
@@ -470,7 +504,7 @@ def test_much_output_arrives_whole_at_a_slow_reader(bench: Bench) -> None:
 def test_lines_of_children_stay_whole_at_a_slow_reader(bench: Bench) -> None:
     """Lines of different children are not mixed, however slowly they are read."""
     piecemeal = Piecemeal()
-    engine = bench.make(bench, piecemeal)
+    engine = bench.make(piecemeal)
     for name in "xyz":
         action = bench.action("prints_lines", name * 9, letter=name, count=1000)
         engine.submit(action._replace(parent="a0"))
@@ -495,7 +529,7 @@ def test_a_line_of_a_child_without_an_end_is_cut(bench: Bench) -> None:
 def test_the_end_waits_for_the_reader_without_turning(bench: Bench) -> None:
     """An attempt has ended when its output was taken; until then only the reader is waited for."""
     pipe = Pipe()
-    engine = bench.make(bench, pipe)
+    engine = bench.make(pipe)
     engine.submit(bench.action("two_streams"))
     bench.until(lambda: engine.waits() == Waits([], [pipe.output_descriptor(1)], None), engine)
     assert bench.events == []
@@ -574,7 +608,11 @@ def test_a_worker_that_cannot_be_started_is_an_error(bench: Bench, python: str) 
 def test_a_container_that_cannot_be_started_is_an_error(bench: Bench, place: Place) -> None:
     """The error has the reason, and no container is left."""
     for broken in (replace(place, image="sha256:" + 64 * "0"), replace(place, network="nowhere")):
-        refuses(DockerEngine(broken, bench.sink, connect()), bench.action("waits"), FlyteError)
+        refuses(
+            DockerEngine(broken, bench.sink, connect(), shares=False),
+            bench.action("waits"),
+            FlyteError,
+        )
 
 
 def refuses(engine: Engine, action: Action, error: type[FlyteError]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from flyte_build.runner.engines.forked import can_fork
+from flyte_build.runner.engines.fork_servers import can_fork
 from flyte_build.runner.worker.preloads import FORKABLE
 from tests.support.command import Shell
 

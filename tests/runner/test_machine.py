@@ -316,6 +316,17 @@ def test_a_retry_takes_over_what_its_first_attempt_has_got() -> None:
     assert sum("a0.1" in line for line in starts) == 2
 
 
+def test_a_retry_does_not_wait_for_slots_that_its_children_hold() -> None:
+    """An attempt that was lost has left a child on all processors; the next one begins at once."""
+    wide = Policy(claim=Claim(Slots(cpu=2.0, actions=1)))
+    root = Program(Policy(), outcomes=("succeeds",), children=[Program(wide, 9.0)])
+    simulation = Simulation(root)
+    simulation.at(1.0, "lose", "a0")
+    assert simulation.run() == GOOD and simulation.now == 10.0
+    starts = [line for line in simulation.log if "Start(action='a0'" in line]
+    assert [line.split()[0] for line in starts] == ["0", "1"]
+
+
 def test_what_is_lost_has_its_own_budget() -> None:
     """It uses up no retries."""
     root = Program(Policy(retries=1, lost_retries=2), outcomes=("is lost", "fails", "is lost"))
