@@ -11,6 +11,7 @@ import pickle
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from functools import lru_cache
+from types import MemberDescriptorType
 from typing import Any, cast
 
 import flyte_build.errors as errors
@@ -18,6 +19,7 @@ from flyte_build.runner.result import Failure, Result
 
 _LONGEST = 1 << 16  # Bytes of an exception's pickled state; a larger one stays behind.
 _FACES = {"user": errors.RuntimeUserError, "unknown": errors.RuntimeUnknownError}
+_HEAPTYPE = 1 << 9  # Of `type.__flags__`: the class is not a static one of C.
 _ADDED = frozenset(("what", "why", "hint", "code", "kind", "worker"))  # To classes of users.
 
 
@@ -40,7 +42,9 @@ def state_of(error: BaseException) -> str:
     """Return the `args` and the attributes of an exception, or "" if they cannot be pickled."""
     added = _ADDED if hasattr(type(error), "_flyte_original") else ()
     attributes = {
-        name: value for name, value in vars(error).items() if name not in added and _pickles(value)
+        name: value
+        for name, value in {**_members(error), **vars(error)}.items()
+        if name not in added and _pickles(value)
     }
     if not _pickles(error.args):
         return ""
@@ -56,7 +60,7 @@ def error_of(task: str, id: str, result: Result) -> BaseException:
         group.__cause__ = RemoteTraceback(failure.traceback) if failure.traceback else None
         return group
     cls = _class(failure)
-    error: Any = cls.__new__(cls)
+    error: Any = _new(cls)
     error.args = (failure.message,)
     error.what, error.why, error.hint = failure.message, "", failure.hint
     error.code, error.kind, error.worker = failure.type, failure.kind, id
@@ -89,9 +93,10 @@ def with_face(error: BaseException, id: str) -> BaseException:
         return error
     original: Any = type(error)
     cls = _both(errors.RuntimeUserError, original)
-    faced: Any = cls.__new__(cls)
+    faced: Any = _new(cls)
     faced.args = error.args
-    faced.__dict__.update(vars(error))
+    for name, value in {**_members(error), **vars(error)}.items():
+        setattr(faced, name, value)
     faced.what, faced.why, faced.hint = str(error), "", ""
     faced.code, faced.kind, faced.worker = type(error).__name__, "user", id
     faced.__cause__, faced.__context__ = error.__cause__, error.__context__
@@ -140,6 +145,30 @@ def _both(face: Any, original: Any) -> Any:
         return type(original.__name__, (face, original), namespace)
     except TypeError:  # It cannot be derived from, or not together with the other one.
         return face
+
+
+def _new(cls: Any) -> Any:
+    """Return a new exception, without its initializer.
+
+    Of the constructors among its bases, only that of its layout makes it: `OSError` has its own.
+    """
+    base = cls
+    while base.__flags__ & _HEAPTYPE:
+        base = base.__base__
+    return base.__new__(cls)
+
+
+def _members(error: BaseException) -> dict[str, Any]:
+    """Return the attributes of an exception that its builtin class stores outside of `vars`."""
+    return {
+        name: value
+        for cls in type(error).__mro__
+        if not cls.__flags__ & _HEAPTYPE
+        for name, member in vars(cls).items()
+        if isinstance(member, MemberDescriptorType)
+        and not name.startswith("__")
+        and (value := getattr(error, name, None)) is not None
+    }
 
 
 def _import(name: str) -> type[BaseException] | None:
