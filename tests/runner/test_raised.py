@@ -36,7 +36,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "syntax": (lambda: compile("a b", "some.py", "exec"), {"filename": "some.py", "lineno": 1}),
     "module": (lambda: __import__("nowhere"), {"name": "nowhere"}),
     "attribute": (lambda: getattr(1, "color"), {"name": "color", "obj": 1}),  # noqa: B009
-    "key": (lambda: os.environ["color"], {"args": ("color",)}),
+    "key": (lambda: os.environ["COLOR"], {"args": ("COLOR",)}),
     "division": (lambda: 1 / 0, {}),
     "own": (raises_own, {"disk": "sda", "errno": errno.EIO, "filename": "sda"}),
 }
