@@ -15,13 +15,12 @@ _LEAST = timedelta(seconds=30)
 class ReusePolicy:
     """Policy for workers that are kept for later actions.
 
-    `replicas` is the number of workers, or a pair of the least and the most. A worker ends after
+    `replicas` is the number of workers, or a pair of the least and the most. All end after
     `idle_ttl` without an action, and surplus workers after `scaledown_ttl`; both are timedeltas or
-    seconds, at least 30. Workers serve all runs (`scope="global"`) or one (`"run"`), each up to
-    `concurrency` actions at once.
+    seconds, at least 30. Each takes up to `concurrency` actions at once.
 
-    Processes are kept for the calls of one run, each for one action at a time; an engine that
-    cannot keep workers reports that. Raises `DeclarationError`.
+    Workers serve all runs of their controller (`scope="global"`) or one (`"run"`); that of a
+    command has only one. Raises `DeclarationError`.
     """
 
     replicas: int | tuple[int, int] = 2

@@ -224,7 +224,7 @@ def test_a_worker_that_ends_loses_its_actions(shell: Shell) -> None:
 
 
 def test_a_thread_without_context_is_told_how_to_get_one(shell: Shell) -> None:
-    """The error says so, and its output goes to the log of the worker."""
+    """The error names the way, and what the thread prints goes to the log of the worker."""
     ran = shell("-of", "json", "run", "shares.py", "threads")
     found = json.loads(ran.stdout)
     own, refused = found["outputs"]["o0"]
