@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flyte_build.cas.os_errors import storing
-from flyte_build.runner.action import Action
+from flyte_build.runner.action import Action, tidy
 from flyte_build.runner.worker.spawn import streams
 
 from .attempt import give, pass_on, shut_down
@@ -33,11 +33,11 @@ def place_of(action: Action) -> Action:
 class SharedWorker:
     """A process with an event loop, which receives the descriptors of seats on its control.
 
-    `output` takes what it writes outside of all actions.
+    `folder` is its directory, and `output` takes what it writes outside of all actions.
     """
 
-    def __init__(self, process: WorkerProcess, output: Output) -> None:
-        self.process, self.control = process, process.control
+    def __init__(self, process: WorkerProcess, folder: str, output: Output) -> None:
+        self.process, self.control, self._folder = process, process.control, folder
         self.seats: set[Seat] = set()
         self.why = ""  # Why all actions in it are lost, if they are.
         self._output = output
@@ -79,6 +79,7 @@ class SharedWorker:
             for each in (*self.process.output, self.control):
                 os.close(each)
             self._code = self.process.reap()
+            tidy(self._folder)
         return None if self.why else self._code
 
     def kill(self) -> None:
@@ -93,6 +94,7 @@ class SharedWorker:
         if not self._is_gone:
             self._end_output()
             self.process.dismiss()
+            tidy(self._folder)
 
     def pass_on(self) -> None:
         """Pass on what was written outside of all actions."""
@@ -232,7 +234,7 @@ class SharedWorkers:
             self._place.prepare(own.folder)
         process = self._place.start(action)
         give(process, self._place.seen(own), {**self._place.order(own), "shares": True})
-        return SharedWorker(process, Output(own.folder, 1, own.id, self._sink))
+        return SharedWorker(process, own.folder, Output(own.folder, 1, own.id, self._sink))
 
     def _forget(self, team: Team, worker: SharedWorker) -> None:
         """Forget a worker that has ended, as soon as all seats are left."""

@@ -24,7 +24,7 @@ from flyte_build.runner.result import Result
 from flyte_build.runner.sources import Sources
 
 from .execute import OnDemand, context_of, execute_beside, failure, finish, load_task
-from .order import action_of, advised, caller_of, end_group, prepare, say
+from .order import action_of, advised, caller_of, end_group, leave, prepare, say
 from .preloads import imported
 from .process_tree import adopt_orphans
 from .routed import Streams, route, streams
@@ -41,6 +41,7 @@ def share(order: Mapping[str, Any]) -> NoReturn:
     share_process()
     route()
     _Seats(f"{order['folder']}/work").serve()
+    leave(order["folder"])
     finish(0, then=end_group)
 
 
