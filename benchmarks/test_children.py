@@ -52,7 +52,8 @@ async def main(n: int) -> float:
 KEPT = """import asyncio, time
 import flyte
 
-kept = flyte.TaskEnvironment(name="kept", reusable=flyte.ReusePolicy(replicas=2))
+policy = flyte.ReusePolicy(replicas=2, concurrency={concurrency})
+kept = flyte.TaskEnvironment(name="kept", reusable=policy)
 env = flyte.TaskEnvironment(name="main", depends_on=[kept])
 
 
@@ -153,9 +154,12 @@ def test_processes_with_large_packages(
     )
 
 
-def kept(home: Path, folder: Path, n: int) -> float:
-    """Return the seconds of `n` calls of a reusable environment, once its workers have begun."""
-    (folder / "kept.py").write_text(KEPT)
+def kept(home: Path, folder: Path, n: int, concurrency: int = 1) -> float:
+    """Return the seconds of `n` calls of a reusable environment, once its workers have begun.
+
+    Two workers take `concurrency` of them at once each.
+    """
+    (folder / "kept.py").write_text(KEPT.format(concurrency=concurrency))
     done = subprocess.run(
         [FLYTE, "-of", "json", "run", "kept.py", "main", "--n", str(n)],
         cwd=folder,
@@ -184,8 +188,9 @@ def test_kept_workers(benchmark: BenchmarkFixture, tmp_path: Path, home: Path) -
     "FLYTE_PEERS" not in os.environ, reason="FLYTE_PEERS names no environment with ray and dask"
 )
 @pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("concurrency", [1, 50])
 def test_kept_workers_against_peers(
-    benchmark: BenchmarkFixture, tmp_path: Path, home: Path, peer: str
+    benchmark: BenchmarkFixture, tmp_path: Path, home: Path, peer: str, concurrency: int
 ) -> None:
     """1,000 trivial calls through two workers; ours are recorded, and survive a power cut."""
     (tmp_path / "peer.py").write_text(PEERS[peer])
@@ -197,14 +202,13 @@ def test_kept_workers_against_peers(
         )
         return float(done.stdout.split()[-1])
 
-    kept(home, tmp_path, 10)
-    benchmark.pedantic(kept, (home, tmp_path, 1000), rounds=1)
-    ours, base = (
-        median(each() for _ in range(3)) for each in (partial(kept, home, tmp_path, 1000), theirs)
-    )
+    kept(home, tmp_path, 10, concurrency)
+    benchmark.pedantic(kept, (home, tmp_path, 1000, concurrency), rounds=1)
+    own = partial(kept, home, tmp_path, 1000, concurrency)
+    ours, base = (median(each() for _ in range(3)) for each in (own, theirs))
     benchmark.extra_info["ratio"] = base / ours
     report(
-        f"speed of 1,000 calls of kept workers to {peer}",
+        f"1,000 calls, {concurrency} at once in a worker, to {peer}",
         base / ours,
         "at least 1",
         f"{1000 / ours:.0f} and {1000 / base:.0f} a second",
