@@ -1,4 +1,4 @@
-"""Unix sockets whose paths may be longer than the system's limit.
+"""Unix sockets, also at paths that are longer than the system's limit.
 
 The limit is 108 bytes on Linux, and 104 on macOS: unix(7), "Address format".
 """
@@ -9,7 +9,7 @@ import _socket  # The module `socket` takes too long to import for runs that use
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,6 +47,14 @@ def connect(path: str) -> socket:
         connection.close()
         raise
     return connection
+
+
+def shut_down(descriptor: int) -> None:
+    """Let the other end of a socket read its end, while this one can still be read."""
+    import socket
+
+    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as own:
+        own.shutdown(socket.SHUT_WR)
 
 
 @contextmanager

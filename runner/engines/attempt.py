@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.os_errors import storing
@@ -17,7 +16,7 @@ from .output import Output
 from .protocol import Waits
 
 if TYPE_CHECKING:
-    from .kept import Team
+    from .team import Team
     from .worker_process import WorkerProcess
 
 # Seconds between two looks for the end of workers, where the system does not report it.
@@ -200,14 +199,6 @@ def give(worker: WorkerProcess, action: Action, order: dict[str, Any]) -> None:
     except BrokenPipeError:
         if not worker.sends_result:  # A fork that was killed before is lost, which is found later.
             raise
-
-
-def shut_down(control: int) -> None:
-    """Tell a worker through the socket of its control that nothing more will come."""
-    import socket
-
-    with suppress(OSError), socket.socket(fileno=os.dup(control)) as own:
-        own.shutdown(socket.SHUT_WR)
 
 
 def last_words(worker: WorkerProcess) -> str:

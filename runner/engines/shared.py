@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from flyte_build.cas.os_errors import storing
 from flyte_build.runner.action import Action, tidy
+from flyte_build.runner.unix_socket import shut_down
 from flyte_build.runner.worker.spawn import streams
 
-from .attempt import give, pass_on, shut_down
-from .kept import Roster, Team
+from .attempt import give, pass_on
 from .output import Output
 from .protocol import Sink, Waits
+from .team import Roster, Team
 
 if TYPE_CHECKING:
     from .worker_process import WorkerProcess, Workplace

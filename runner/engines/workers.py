@@ -16,7 +16,8 @@ from .output import output_of
 from .protocol import Event, Sink, Waits
 
 if TYPE_CHECKING:
-    from .kept import Crew, Team
+    from .kept import Crew
+    from .team import Team
     from .worker_process import WorkerProcess, Workplace
 
 
@@ -147,7 +148,7 @@ def _team(action: Action) -> Team | None:
     """Return the team whose workers may run an action; None without one."""
     if action.parent is None or "reusable" not in action.call.task.operational.options:
         return None
-    from .kept import team_of
+    from .team import team_of
 
     return team_of(action)
 
