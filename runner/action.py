@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flyte_build.cas.folder import make_below, opener
+from flyte_build.cas.atomic import replace_file
+from flyte_build.cas.folder import make_below
 
 from .limits import Limits
 
@@ -123,12 +124,22 @@ class Action(NamedTuple):
     def write(self) -> None:
         """Write the action into its directory, for a worker."""
         make_below(f"{self.folder}/work")
-        with open(f"{self.folder}/action.json", "w", encoding="utf-8", opener=opener) as file:
-            json.dump(self.document(), file)
+        remove_unfinished(self.folder)
+        # Whole at any time: a run whose command is killed meanwhile can be recovered.
+        document = json.dumps(self.document()).encode()
+        replace_file(f"{self.folder}/action.json", document, sync=False)
         try:
             os.unlink(f"{self.folder}/result.json")
         except FileNotFoundError:
             pass
+
+
+def remove_unfinished(folder: str) -> None:
+    """Remove files that were being written when their writer was killed."""
+    for name in os.listdir(folder):
+        if name.startswith(("action.json.", "result.json.")):
+            with suppress(FileNotFoundError):
+                os.unlink(f"{folder}/{name}")
 
 
 def tidy(folder: str, *, is_done: bool = False) -> None:
@@ -144,6 +155,7 @@ def tidy(folder: str, *, is_done: bool = False) -> None:
     if is_done and "checkpoint" in names:
         remove_checkpoint(folder)
     with suppress(OSError):
+        remove_unfinished(folder)
         for name in {"action.json", "result.json"} & {*names}:
             os.unlink(f"{folder}/{name}")
     if "work" in names:
@@ -167,6 +179,8 @@ def tidy_run(folder: str) -> None:
         for entry in os.scandir(f"{folder}/api"):
             os.unlink(entry)
         os.rmdir(f"{folder}/api")
+    with suppress(OSError):
+        remove_unfinished(folder)
     with suppress(OSError):
         for entry in os.scandir(f"{folder}/actions"):
             tidy(entry.path)

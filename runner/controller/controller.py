@@ -180,6 +180,11 @@ class Controller:
             for id, answer in answers.items():
                 placed.tell(id, answer)
 
+    def end(self) -> None:
+        """Remove the socket. A command that is killed after the end of its run leaves nothing."""
+        if self._host:
+            self._host.remove()
+
     def close(self) -> None:
         """Stop serving workers, and kill what an error has left."""
         if not self._machine.is_done:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flyte_build.cas.folder import make_below
@@ -67,15 +68,19 @@ class WorkerHost:
         )
         self._thread.start()
 
+    def remove(self) -> None:
+        """Remove the sockets; what is connected stays so."""
+        folder = os.path.dirname(self.endpoint.socket)
+        with suppress(OSError):  # The run's directory is gone.
+            for entry in os.scandir(folder):
+                os.unlink(entry)
+            os.rmdir(folder)
+
     def close(self) -> None:
         """Stop answering, and remove the socket."""
+        self.remove()
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join()
         if self._descriptor is not None:
             os.close(self._descriptor)
-        for remove, path in ((os.unlink, "socket"), (os.rmdir, "")):
-            try:
-                remove(os.path.join(os.path.dirname(self.endpoint.socket), path))
-            except OSError:  # The run's directory is gone.
-                return

@@ -104,6 +104,8 @@ def carry_out(
         raise
     finally:
         try:
+            if controller:
+                controller.end()
             history.end(name, result, controller.attempts if controller else 0)
         finally:
             if controller:

@@ -38,7 +38,7 @@ class SharedWorker:
     """
 
     def __init__(self, process: WorkerProcess, folder: str, output: Output) -> None:
-        self.process, self.control, self._folder = process, process.control, folder
+        self.process, self.control, self.folder = process, process.control, folder
         self.seats: set[Seat] = set()
         self.why = ""  # Why all actions in it are lost, if they are.
         self._output = output
@@ -80,7 +80,6 @@ class SharedWorker:
             for each in (*self.process.output, self.control):
                 os.close(each)
             self._code = self.process.reap()
-            tidy(self._folder)
         return None if self.why else self._code
 
     def kill(self) -> None:
@@ -95,7 +94,6 @@ class SharedWorker:
         if not self._is_gone:
             self._end_output()
             self.process.dismiss()
-            tidy(self._folder)
 
     def pass_on(self) -> None:
         """Pass on what was written outside of all actions."""
@@ -228,6 +226,7 @@ class SharedWorkers:
         self._roster.close()
         for worker in self._workers.values():
             worker.dismiss()
+            tidy(worker.folder)  # Not before: the next one with its number is in there.
 
     def _started(self, action: Action) -> SharedWorker:
         own = place_of(action)

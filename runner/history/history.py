@@ -197,8 +197,9 @@ class History:
             return False
         result = Result.read(self.run_folder(name))
         lost = result is None or result.error is not None
+        attempts = (read_action(self.run_folder(name)) or {}).get("attempt", 1)
         tidy_run(self.run_folder(name))
-        self.end(name, Result("failed", error=_LOST) if lost else Result("succeeded"))
+        self.end(name, Result("failed", error=_LOST) if lost else Result("succeeded"), attempts)
         return lost
 
     def _orphaned(self, name: str) -> bool:

@@ -33,7 +33,7 @@ from flyte_build.runner.sources import Sources
 from flyte_build.workspace.import_hooks import is_own
 
 from .bundle import use_bundle
-from .main import AHEAD, begin, work
+from .main import AHEAD, begin, is_alone, work
 from .preloads import harm, open_sockets, seed
 from .process_tree import signal_group, signal_tree
 from .spawn import CONTROL
@@ -62,7 +62,7 @@ def main() -> None:
         __import__(name)
     os.close(os.pidfd_open(os.getpid()))  # Otherwise it fails here rather than in each fork.
     server = socket.socket(fileno=CONTROL)
-    while packet := _receive(server):
+    while (packet := _receive(server)) and not is_alone():  # Requests outlive the command.
         match packet:
             case ["begin"], [settings]:
                 _configure(settings)

@@ -62,10 +62,17 @@ def begin() -> None:
     install_alias()
 
 
+def is_alone() -> bool:
+    """Whether the command at the other end of `CONTROL` is gone."""
+    poll = select.poll()
+    poll.register(CONTROL, 0)  # A hang-up is reported in any case.
+    return bool(poll.poll(0))
+
+
 def work() -> NoReturn:
     """Wait for an order, carry it out, and end this process."""
     line = read_line(CONTROL)
-    if not line.endswith(b"\n"):
+    if not line.endswith(b"\n") or is_alone():
         os._exit(0)
     order = json.loads(line)
     if order.get("shares"):

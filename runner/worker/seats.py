@@ -24,7 +24,7 @@ from flyte_build.runner.result import Result
 from flyte_build.runner.sources import Sources
 
 from .execute import OnDemand, context_of, execute_beside, failure, finish, load_task
-from .order import action_of, advised, caller_of, end_group, leave, prepare, say
+from .order import action_of, advised, caller_of, end_group, prepare, say
 from .preloads import imported
 from .process_tree import adopt_orphans
 from .routed import Streams, route, streams
@@ -41,8 +41,16 @@ def share(order: Mapping[str, Any]) -> NoReturn:
     share_process()
     route()
     _Seats(f"{order['folder']}/work").serve()
-    leave(order["folder"])
+    _leave(order["folder"])
     finish(0, then=end_group)
+
+
+def _leave(folder: str) -> None:
+    """Remove the worker's directory: the command may be gone, after the end of the run."""
+    from flyte_build.runner.action import tidy
+
+    os.chdir("/")
+    tidy(folder)
 
 
 class _Seats:
