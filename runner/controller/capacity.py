@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
 from flyte_build.runner.limits import VISIBLE_GPUS
 
@@ -12,6 +13,9 @@ from .slots import Slots
 
 _DEVICE = "nvidia"  # NVIDIA's driver has a device `/dev/nvidia0`, ...
 _ENDLESS = float("inf")
+_MOST = 1 << 16  # Descriptors that this process opens at most.
+_OTHERS = 100  # Of them, those for files, databases and engines.
+_EACH = 8  # For each action: its output, its result, its end, its log, and those of spare workers.
 
 
 class Capacity:
@@ -49,13 +53,27 @@ def machine_capacity(max_actions: int | None) -> Capacity:
     """Return what this machine offers to at most so many actions at once."""
     gpus = _gpus()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    most = max(1, _descriptors() // _EACH)
     slots = Slots(
         cpu=os.cpu_count() or 1,
         memory=memory,
         gpu=len(gpus),
-        actions=max_actions or _ENDLESS,
+        actions=min(max_actions or most, most),
     )
     return Capacity(slots, gpus)
+
+
+def _descriptors() -> int:
+    """Return how many descriptors this process may open for actions; it gets as many as it may."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # Some systems have further limits.
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    return (_MOST if soft == resource.RLIM_INFINITY else min(soft, _MOST)) - _OTHERS
 
 
 def endless_capacity() -> Capacity:

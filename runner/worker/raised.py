@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import flyte_build.errors as errors
 from flyte_build.runner.result import Failure, Result
+from flyte_build.workspace.tracebacks import message_of
 
 _LONGEST = 1 << 16  # Bytes of an exception's pickled state; a larger one stays behind.
 _FACES = {"user": errors.RuntimeUserError, "unknown": errors.RuntimeUnknownError}
@@ -62,8 +63,7 @@ def error_of(task: str, id: str, result: Result) -> BaseException:
     cls = _class(failure)
     error: Any = _new(cls)
     error.args = (failure.message,)
-    error.what, error.why, error.hint = failure.message, "", failure.hint
-    error.code, error.kind, error.worker = failure.type, failure.kind, id
+    _set_all(error, _face(failure.message, failure.hint, failure.type, failure.kind, id))
     _restore(error, failure)
     if failure.traceback:
         error.__cause__ = RemoteTraceback(failure.traceback)
@@ -95,10 +95,8 @@ def with_face(error: BaseException, id: str) -> BaseException:
     cls = _both(errors.RuntimeUserError, original)
     faced: Any = _new(cls)
     faced.args = error.args
-    for name, value in {**_members(error), **vars(error)}.items():
-        setattr(faced, name, value)
-    faced.what, faced.why, faced.hint = str(error), "", ""
-    faced.code, faced.kind, faced.worker = type(error).__name__, "user", id
+    _set_all(faced, {**_members(error), **vars(error)})
+    _set_all(faced, _face(message_of(error), "", type(error).__name__, "user", id))
     faced.__cause__, faced.__context__ = error.__cause__, error.__context__
     return cast(BaseException, faced.with_traceback(error.__traceback__))
 
@@ -159,13 +157,17 @@ def _new(cls: Any) -> Any:
 
 
 def _members(error: BaseException) -> dict[str, Any]:
-    """Return the attributes of an exception that its builtin class stores outside of `vars`."""
+    """Return the attributes of an exception that its builtin class stores outside of `vars`.
+
+    The object that lacks an attribute (`obj`) may be anything, and stays where it is.
+    """
     return {
         name: value
         for cls in type(error).__mro__
         if not cls.__flags__ & _HEAPTYPE
         for name, member in vars(cls).items()
         if isinstance(member, MemberDescriptorType)
+        and name != "obj"
         and not name.startswith("__")
         and (value := getattr(error, name, None)) is not None
     }
@@ -192,6 +194,15 @@ def _restore(error: BaseException, failure: Failure) -> None:
         return
     if args:
         error.args = args
+    _set_all(error, attributes)
+
+
+def _face(message: str, hint: str, code: str, kind: str, id: str) -> dict[str, str]:
+    """Return the attributes that errors of ours have."""
+    return {"what": message, "why": "", "hint": hint, "code": code, "kind": kind, "worker": id}
+
+
+def _set_all(error: BaseException, attributes: Mapping[str, Any]) -> None:
     for name, value in attributes.items():
         try:
             setattr(error, name, value)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 import contextvars
+import errno
 import json
 import os
 import socket
@@ -31,6 +32,7 @@ from .routed import Streams, route, streams
 from .spawn import CONTROL
 
 _GRACE = 5.0  # Seconds that an idle worker has to end.
+_DESCRIPTORS = 3  # Of a seat.
 _LONGEST = 1 << 20  # Bytes of the longest order.
 
 
@@ -76,9 +78,11 @@ class _Seats:
         try:
             with socket.socket(fileno=os.dup(CONTROL)) as control:
                 while True:
-                    data, descriptors, _, _ = socket.recv_fds(control, 1, 3)
+                    data, descriptors, _, _ = socket.recv_fds(control, 1, _DESCRIPTORS)
                     if not data:
                         break
+                    if len(descriptors) < _DESCRIPTORS:
+                        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
                     self._loop.call_soon_threadsafe(partial(self._take, *descriptors))
             self._loop.call_soon_threadsafe(self._end)
             if not self._serving:

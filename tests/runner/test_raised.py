@@ -26,6 +26,18 @@ class OwnError(OSError):
         self.disk = disk
 
 
+class FixedError(Exception):
+    """An error with a property that has the name of one of ours."""
+
+    @property
+    def kind(self) -> str:
+        return "fixed"
+
+
+def raises_fixed() -> None:
+    raise FixedError("text")
+
+
 def raises_own() -> None:
     raise OwnError("sda")
 
@@ -35,9 +47,10 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "text": (b"a\xff".decode, {"encoding": "utf-8", "object": b"a\xff", "start": 1}),
     "syntax": (lambda: compile("a b", "some.py", "exec"), {"filename": "some.py", "lineno": 1}),
     "module": (lambda: __import__("nowhere"), {"name": "nowhere"}),
-    "attribute": (lambda: getattr(1, "color"), {"name": "color", "obj": 1}),  # noqa: B009
+    "attribute": (lambda: getattr(1, "color"), {"name": "color"}),  # noqa: B009
     "key": (lambda: os.environ["COLOR"], {"args": ("COLOR",)}),
     "division": (lambda: 1 / 0, {}),
+    "property": (raises_fixed, {"args": ("text",)}),
     "own": (raises_own, {"disk": "sda", "errno": errno.EIO, "filename": "sda"}),
 }
 

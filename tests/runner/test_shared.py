@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,12 @@ async def child(x: int) -> dict[str, str]:
     global NOW, MOST
     NOW += 1
     MOST = max(MOST, NOW)
-    print("begins", x)
+    print(f"begins {{x}}\\n", end="")  # Written at once, so that nothing comes between.
     logging.info("logs %s", x)
-    await asyncio.sleep(0.2)
+    for _ in range(50):
+        await asyncio.sleep(0.2)
+        if MOST >= {awaited}:
+            break
     await asyncio.gather(
         asyncio.create_task(inner(x)), asyncio.to_thread(print, f"from a thread {{x}}\\n", end="")
     )
@@ -165,9 +169,9 @@ def shell(flyte: Shell) -> Shell:
     return flyte
 
 
-def write(project: Path, replicas: str = "1", concurrency: int = 10) -> None:
-    """Write the tasks of this file into a project."""
-    text = TASKS.format(replicas=replicas, concurrency=concurrency)
+def write(project: Path, replicas: str = "1", concurrency: int = 10, awaited: int = 0) -> None:
+    """Write the tasks of this file into a project; some calls of `child` wait for each other."""
+    text = TASKS.format(replicas=replicas, concurrency=concurrency, awaited=awaited)
     (project / "shares.py").write_text(text)
 
 
@@ -178,10 +182,11 @@ def outputs(shell: Shell, task: str, *args: str) -> Any:
 
 def test_actions_run_at_once_in_one_worker(shell: Shell) -> None:
     """Each has its own context, its own lines and its own log."""
+    write(shell.project, awaited=4)
     found = shell.json("run", "shares.py", "at_once", "--n", "4")
     calls = found["outputs"]["o0"]
     assert len({each["pid"] for each in calls}) == 1 and len({each["own"] for each in calls}) == 4
-    assert calls[-1]["most"] == "4"
+    assert {each["most"] for each in calls} == {"4"}
     logs = [shell("get", "logs", found["run"], each["own"]).stdout for each in calls]
     for x, log in enumerate(logs):
         lines = sorted(log.splitlines())
@@ -238,3 +243,11 @@ def test_a_worker_ends_with_what_its_actions_have_left(shell: Shell) -> None:
     """Processes end with the worker, tasks of an action with that."""
     assert outputs(shell, "left") == 0
     wait_for_no_sleepers()
+
+
+def test_actions_wait_for_descriptors(shell: Shell) -> None:
+    """Not more run at once than this process may open files for."""
+    write(shell.project, concurrency=1000)
+    limited = replace(shell, program=("prlimit", "--nofile=256:256", *shell.program))
+    calls = outputs(limited, "at_once", "--n", "100")
+    assert max(int(each["most"]) for each in calls) < 50 and len(calls) == 100
