@@ -32,22 +32,21 @@ class _Orders:
 
     def __init__(self) -> None:
         self._waiting: SimpleQueue[Mapping[str, Any] | None] = SimpleQueue()
-        self._is_idle = False
+        self._given, self._done = 1, 0  # The first order came before.
         _thread.start_new_thread(self._listen, ())
 
     def next(self) -> Mapping[str, Any] | None:
-        """Wait for the next order."""
-        self._is_idle = True
-        order = self._waiting.get()
-        self._is_idle = False
-        return order
+        """Wait for the next order, after another one was carried out."""
+        self._done += 1
+        return self._waiting.get()
 
     def _listen(self) -> None:
         try:
             with os.fdopen(os.dup(CONTROL), "rb") as control:
                 for line in control:
+                    self._given += 1
                     self._waiting.put(json.loads(line))
-            if self._is_idle:
+            if self._done == self._given:
                 self._waiting.put(None)
                 time.sleep(_GRACE)
         finally:  # In any case the group ends, including this process.
