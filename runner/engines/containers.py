@@ -119,7 +119,7 @@ class Containers:
                 else {}
             ),
         }
-        if folders := secret_folders(action):
+        if folders := {path.rpartition("/")[0] for path in action.call.secrets.files}:
             host["Tmpfs"] = dict.fromkeys(folders, "mode=1777")
         return {
             "Image": place.image,
@@ -134,11 +134,6 @@ class Containers:
             "AttachStderr": True,
             "HostConfig": host,
         }
-
-
-def secret_folders(action: Action) -> list[str]:
-    """Return the directories in which an action finds files with secrets."""
-    return sorted({path.rpartition("/")[0] for path in action.call.secrets.files})
 
 
 def seen(action: Action) -> Action:

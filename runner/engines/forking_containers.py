@@ -22,7 +22,7 @@ from flyte_build.runner.result import Result
 from flyte_build.runner.unix_socket import listen
 
 from .container_ends import advised, ended
-from .containers import API, CHECK, Containers, close, open_to_all, order_in, secret_folders, seen
+from .containers import API, CHECK, Containers, close, open_to_all, order_in, seen
 from .fork_servers import received
 from .forked import Forked, ForkServer
 from .protocol import Event
@@ -119,7 +119,10 @@ def _kind(action: Action) -> Hashable:
     """Return what the workers of a container have in common."""
     call = action.call
     variables = tuple(sorted(call.env.items()))
-    return (call.code, variables, action.limits, *action.gpus, *secret_folders(action))
+    # What a worker leaves may tell its secrets, so only those who have the same ones share it.
+    own = call.secrets
+    secrets = (*sorted(own.variables.items()), "", *sorted(own.files.items()))
+    return (call.code, variables, action.limits, tuple(action.gpus), secrets)
 
 
 class _Contained:

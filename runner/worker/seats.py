@@ -106,7 +106,10 @@ class _Seats:
         )
         with suppress(ConnectionError):  # The command is gone, and this process is about to.
             if line := await reader.readline():
-                result = await self._carried_out(json.loads(line), reader, own)
+                try:
+                    result = await self._carried_out(json.loads(line), reader, own)
+                except Exception as error:  # Whatever it is, the command must not wait forever.
+                    result = failure(error, Sources(""))
                 writer.write(result.encoded(packages=imported()) + b"\n")
                 await writer.drain()
         own.close()
@@ -143,7 +146,7 @@ class _Seats:
             context.run(say, result.error.traceback)
         await _end([task for task in own.tasks if task is not running])
         if isinstance(caller, OnDemand) and caller.is_used:
-            await asyncio.to_thread(caller.close)
+            _thread.start_new_thread(caller.close, ())  # Threads of the loop may all be busy.
         return result
 
 

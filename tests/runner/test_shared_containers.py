@@ -24,6 +24,9 @@ image = "{image}"
 fresh = flyte.TaskEnvironment(
     name="fresh", image=image, secrets=[flyte.Secret(key="TOKEN", mount="/secrets/token")]
 )
+other = flyte.TaskEnvironment(
+    name="other", image=image, secrets=[flyte.Secret(key="OTHER", mount="/secrets/token")]
+)
 small = flyte.TaskEnvironment(
     name="small", image=image, resources=flyte.Resources(cpu=1, memory="200Mi")
 )
@@ -31,7 +34,7 @@ kept = flyte.TaskEnvironment(name="kept", image=image, reusable=flyte.ReusePolic
 shared = flyte.TaskEnvironment(
     name="shared", image=image, reusable=flyte.ReusePolicy(replicas=1, concurrency=5)
 )
-env = flyte.TaskEnvironment(name="plain", depends_on=[fresh, small, kept, shared])
+env = flyte.TaskEnvironment(name="plain", depends_on=[fresh, other, small, kept, shared])
 CALLS = 0
 
 def told() -> dict[str, str]:
@@ -55,6 +58,14 @@ async def one(x: int) -> dict[str, str]:
     print("says", x, open("/secrets/token/TOKEN").read(), os.path.exists("left"))
     open("left", "w").close()
     return found
+
+@fresh.task
+def sees() -> list[str]:
+    return sorted(os.listdir("/secrets/token"))
+
+@other.task
+def sees_other() -> list[str]:
+    return sorted(os.listdir("/secrets/token"))
 
 @small.task
 async def greedy(mebibytes: int) -> int:
@@ -88,6 +99,10 @@ def reads(name: str) -> str:
 async def calls(task: str, n: int) -> list[dict[str, str]]:
     call = {{"one": one, "again": again, "beside": beside}}[task]
     return list(await asyncio.gather(*(call(x) for x in range(n))))
+
+@env.task
+async def secrets() -> list[list[str]]:
+    return [await sees.aio(), await sees_other.aio(), await sees.aio()]
 
 @env.task
 async def eats() -> list[str]:
@@ -134,6 +149,7 @@ def project(tmp_path: Path, engine: Engine, image: str) -> Shell:
     folder.mkdir()
     (folder / "tasks.py").write_text(TASKS.format(image=image))
     variables = {"DOCKER_HOST": engine.host, "FLYTE_DOCKER_NETWORK": "none", "TOKEN": "secret"}
+    variables["OTHER"] = "other"
     return Shell(folder, tmp_path / "home", variables)
 
 
@@ -163,6 +179,12 @@ def test_children_are_processes_of_their_own(shell: Shell, engine: Engine) -> No
     engine.is_rid_of(result["run"])
     actions = shell.home / "data/v1/runs" / result["run"] / "actions"
     assert not [*actions.glob("*/work/tasks.py")] and len([*actions.glob("*/work/left")]) == 8
+
+
+def test_secrets_stay_with_those_that_declare_them(shell: Shell) -> None:
+    """Environments share no container if their secrets differ."""
+    found = shell.json("run", "tasks.py", "secrets")["outputs"]["o0"]
+    assert found == [["TOKEN"], ["OTHER"], ["TOKEN"]]
 
 
 def test_children_may_have_a_container_each(shell: Shell, engine: Engine) -> None:
